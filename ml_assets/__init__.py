@@ -1,0 +1,1 @@
+"""Governed machine-learning pipelines as Dagster assets."""

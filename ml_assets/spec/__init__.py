@@ -1,0 +1,52 @@
+"""The description of a pipeline: typed, strict, and documented field by field."""
+
+from ml_assets.spec.data import (
+    AsOfSpec,
+    ColumnSpec,
+    EventTimeSpec,
+    ExpectationsSpec,
+    ExpectationSpec,
+    FeaturesSpec,
+    GroupSpec,
+    LabelSpec,
+    PartitionsSpec,
+    SideTableSpec,
+    SourceSpec,
+)
+from ml_assets.spec.learning import (
+    ComputeSpec,
+    EvaluationSpec,
+    PreprocessingSpec,
+    ScoringSpec,
+    SelectionSpec,
+    TrainingSpec,
+    VariantSpec,
+)
+from ml_assets.spec.model import ColumnType, SpecModel, TaskType
+from ml_assets.spec.pipeline import BusinessSpec, PipelineSpec
+
+__all__ = [
+    "AsOfSpec",
+    "BusinessSpec",
+    "ColumnSpec",
+    "ColumnType",
+    "ComputeSpec",
+    "EvaluationSpec",
+    "EventTimeSpec",
+    "ExpectationSpec",
+    "ExpectationsSpec",
+    "FeaturesSpec",
+    "GroupSpec",
+    "LabelSpec",
+    "PartitionsSpec",
+    "PipelineSpec",
+    "PreprocessingSpec",
+    "ScoringSpec",
+    "SelectionSpec",
+    "SideTableSpec",
+    "SourceSpec",
+    "SpecModel",
+    "TaskType",
+    "TrainingSpec",
+    "VariantSpec",
+]

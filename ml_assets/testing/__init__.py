@@ -1,0 +1,1 @@
+"""Fakes and conformance suites, one file for each interface; also for adapters written elsewhere."""

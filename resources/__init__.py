@@ -1,0 +1,1 @@
+"""The interfaces of ml_assets implemented with the real world."""

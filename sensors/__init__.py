@@ -1,0 +1,1 @@
+"""When things run: sensors over all pipelines of a code location."""
