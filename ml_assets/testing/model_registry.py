@@ -1,0 +1,299 @@
+"""The in-memory model registry for tests, and the conformance suite of every `ModelRegistry`."""
+# ruff: noqa: D102 - the names of the tests are the sentences
+
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from ml_assets.errors import RegistryError
+from ml_assets.interfaces import DatasetInput, LoggedModel, ModelRegistry, ModelRun, ModelVersion
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+TREE_TYPES = frozenset(
+    {"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeRun:
+    """What the fake keeps of a run: its description, the skops bytes, later metrics and files."""
+
+    run: ModelRun
+    data: bytes
+    metrics: dict[str, float] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+class FakeModelRegistry:
+    """A `ModelRegistry` in memory, with the same refusals as the real one.
+
+    Attributes:
+        runs: Run id to what was recorded of it, oldest first.
+        aliases: (model name, alias) to version.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, FakeRun] = {}
+        self.aliases: dict[tuple[str, str], str] = {}
+        self._versions: dict[str, list[ModelVersion]] = {}
+        self._run_numbers = itertools.count(1)
+
+    def log_model(self, run: ModelRun) -> LoggedModel:
+        """Record one run with its model in skops form."""
+        import skops.io
+
+        _refuse_broken_metrics(run.metrics)
+        data = skops.io.dumps(run.model)
+        _refuse_untrusted(data, run.trusted_types)
+        run_id = f"run{next(self._run_numbers):04d}"
+        self.runs[run_id] = FakeRun(run=run, data=data, metrics=dict(run.metrics))
+        return LoggedModel(run_id=run_id, model_uri=f"models:/m-{run_id}")
+
+    def log_results(self, run_id: str, *, metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
+        """Add metrics and files to a run."""
+        _refuse_broken_metrics(metrics)
+        for name in files:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise RegistryError(f"run {run_id}: {name} would lie outside the run's artifacts")
+        if run_id not in self.runs:
+            raise RegistryError(f"no run {run_id}; there are {sorted(self.runs)}")
+        self.runs[run_id].metrics.update(metrics)
+        self.runs[run_id].files.update(files)
+
+    def load(self, model_uri: str, *, trusted_types: Sequence[str] = ()) -> Any:
+        """Return a new copy of the estimator."""
+        import skops.io
+
+        address = model_uri.removeprefix("models:/")
+        name, separator, version = address.partition("/")
+        run_id = self.version(name, version).run_id if separator else address.removeprefix("m-")
+        if run_id not in self.runs:
+            raise RegistryError(f"no model at {model_uri}; there are runs {sorted(self.runs)}")
+        data = self.runs[run_id].data
+        return skops.io.loads(data, trusted=_refuse_untrusted(data, trusted_types))
+
+    def register(self, name: str, model: LoggedModel, *, tags: Mapping[str, str]) -> ModelVersion:
+        """Return the version of the model's run, created when there is none."""
+        if not name or set(name) & set("/:'\""):
+            raise RegistryError(f"{name!r} cannot name a registered model")
+        if model.run_id not in self.runs:
+            raise RegistryError(f"no run {model.run_id}; there are {sorted(self.runs)}")
+        versions = self._versions.setdefault(name, [])
+        index = next((i for i, v in enumerate(versions) if v.run_id == model.run_id), len(versions))
+        if index == len(versions):
+            number = str(index + 1)
+            uri = f"models:/{name}/{number}"
+            versions.append(ModelVersion(name=name, version=number, run_id=model.run_id, model_uri=uri))
+        versions[index] = replace(versions[index], tags={**versions[index].tags, **tags})
+        return versions[index]
+
+    def version(self, name: str, version: str) -> ModelVersion:
+        """Return one version; raises RegistryError when there is none."""
+        found = next((v for v in self._versions.get(name, ()) if v.version == version), None)
+        if found is None:
+            raise RegistryError(f"no version {version} of {name!r}")
+        return found
+
+    def version_by_alias(self, name: str, alias: str) -> ModelVersion | None:
+        """Return the version under an alias, or None."""
+        version = self.aliases.get((name, alias))
+        return None if version is None else self.version(name, version)
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias at a version."""
+        self.aliases[name, alias] = self.version(name, version).version
+
+
+class MajorityModel:
+    """A classifier of a type that skops does not know, for tests of trusted types."""
+
+    def fit(self, X: "pd.DataFrame", y: "np.ndarray") -> Self:
+        """Remember the more frequent class of y, an array of 0 and 1 with shape (n,)."""
+        self.class_ = int(y.mean() >= 0.5)
+        return self
+
+    def predict(self, X: "pd.DataFrame") -> "np.ndarray":
+        """Return the remembered class for each row, shape (n,)."""
+        import numpy as np
+
+        return np.full(len(X), self.class_)
+
+
+@functools.cache
+def small_training_data() -> "tuple[pd.DataFrame, np.ndarray]":
+    """Return 300 rows with numbers, a missing value, text and an integer, and a label of 0 and 1."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(7)
+    X = pd.DataFrame(
+        {
+            "distance": rng.normal(1000.0, 300.0, 300),
+            "hour": rng.integers(0, 24, 300),
+            "carrier": rng.choice(["AA", "DL", "UA"], 300),
+        }
+    )
+    X.loc[::17, "distance"] = np.nan
+    return X, (X["hour"].to_numpy() + rng.normal(0.0, 4.0, 300) > 14).astype(int)
+
+
+def small_run(**changes: Any) -> ModelRun:
+    """Return a run with a fitted pipeline of encoder and boosted trees; `changes` replace its fields."""
+    X, _ = small_training_data()
+    model = changes.pop("model", None) or _fitted_pipeline()
+    output = model.predict_proba(X.head(5)) if hasattr(model, "predict_proba") else model.predict(X.head(5))
+    run = ModelRun(
+        experiment="flights/arrival_delay",
+        name="2013-02 boosted trees",
+        model=model,
+        input_example=X.head(5),
+        output_example=output,
+        params={"learning_rate": 0.1, "max_iter": 10},
+        metrics={"roc_auc": 0.75, "log_loss": 0.5},
+        tags={"partition": "2013-02", "code_version": "abc"},
+        inputs=(
+            DatasetInput(
+                name="flights/training_set 2013-02", digest="a" * 64, context="training", url="s3://b/t"
+            ),
+        ),
+    )
+    return replace(run, **changes)
+
+
+@functools.cache
+def _fitted_pipeline() -> Any:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    columns = ColumnTransformer([("carrier", encoder, ["carrier"])], remainder="passthrough")
+    trees = HistGradientBoostingClassifier(max_iter=10, random_state=0)
+    return Pipeline([("columns", columns), ("trees", trees)]).fit(*small_training_data())
+
+
+class ModelRegistrySuite:
+    """What every `ModelRegistry` does; a subclass provides the fixture `registry`, empty for each test."""
+
+    NAME = "flights.arrival_delay"
+
+    def test_a_loaded_model_predicts_the_same_bits(self, registry: ModelRegistry) -> None:
+        run = small_run()
+        loaded = registry.load(registry.log_model(run).model_uri)
+        X, _ = small_training_data()
+        assert loaded is not run.model
+        assert loaded.predict_proba(X).tobytes() == run.model.predict_proba(X).tobytes()
+
+    def test_a_registered_model_loads_from_its_version(self, registry: ModelRegistry) -> None:
+        version = registry.register(self.NAME, registry.log_model(small_run()), tags={})
+        X, _ = small_training_data()
+        loaded = registry.load(version.model_uri)
+        assert loaded.predict_proba(X).tobytes() == _fitted_pipeline().predict_proba(X).tobytes()
+
+    def test_a_declared_type_is_stored_and_loaded(self, registry: ModelRegistry) -> None:
+        X, y = small_training_data()
+        trusted = (f"{MajorityModel.__module__}.MajorityModel",)
+        logged = registry.log_model(small_run(model=MajorityModel().fit(X, y), trusted_types=trusted))
+        assert registry.load(logged.model_uri, trusted_types=trusted).class_ == int(y.mean() >= 0.5)
+        with pytest.raises(RegistryError, match=r"MajorityModel.*trusted_types"):
+            registry.load(logged.model_uri)
+
+    def test_an_undeclared_type_is_not_stored(self, registry: ModelRegistry) -> None:
+        model = MajorityModel().fit(*small_training_data())
+        with pytest.raises(RegistryError, match=r"MajorityModel.*variants\.<name>\.trusted_types"):
+            registry.log_model(small_run(model=model))
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_a_metric_that_is_not_finite_is_refused_by_name(
+        self, registry: ModelRegistry, value: float
+    ) -> None:
+        with pytest.raises(RegistryError, match="roc_auc"):
+            registry.log_model(small_run(metrics={"roc_auc": value, "log_loss": 0.5}))
+        logged = registry.log_model(small_run())
+        with pytest.raises(RegistryError, match=r"test\.roc_auc"):
+            registry.log_results(logged.run_id, metrics={"test.roc_auc": value}, files={})
+
+    def test_results_can_be_added_again(self, registry: ModelRegistry) -> None:
+        logged = registry.log_model(small_run())
+        for _ in range(2):
+            registry.log_results(
+                logged.run_id, metrics={"test.roc_auc": 0.7}, files={"evaluation/roc.png": b"\x89PNG"}
+            )
+
+    @pytest.mark.parametrize("path", ["../roc.png", "/roc.png", "evaluation/../../roc.png"])
+    def test_a_file_stays_inside_its_run(self, registry: ModelRegistry, path: str) -> None:
+        logged = registry.log_model(small_run())
+        with pytest.raises(RegistryError, match="outside the run"):
+            registry.log_results(logged.run_id, metrics={}, files={path: b""})
+
+    def test_results_need_a_run(self, registry: ModelRegistry) -> None:
+        with pytest.raises(RegistryError, match="0123456789abcdef"):
+            registry.log_results("0123456789abcdef", metrics={"test.roc_auc": 0.7}, files={})
+
+    def test_registering_twice_gives_the_same_version(self, registry: ModelRegistry) -> None:
+        logged = registry.log_model(small_run())
+        first = registry.register(self.NAME, logged, tags={"partition": "2013-02"})
+        again = registry.register(self.NAME, logged, tags={"approval": "none"})
+        assert (first.version, again.version) == ("1", "1")
+        assert first.run_id == logged.run_id
+        assert again.tags == {"partition": "2013-02", "approval": "none"}
+        assert registry.version(self.NAME, "1") == again
+
+    def test_another_run_gets_another_version(self, registry: ModelRegistry) -> None:
+        versions = [registry.register(self.NAME, registry.log_model(small_run()), tags={}) for _ in range(2)]
+        assert [version.version for version in versions] == ["1", "2"]
+
+    @pytest.mark.parametrize("name", ["flights/arrival_delay", "flights:arrival_delay", "it's", ""])
+    def test_a_name_that_cannot_be_registered_is_refused(self, registry: ModelRegistry, name: str) -> None:
+        logged = registry.log_model(small_run())
+        with pytest.raises(RegistryError, match="cannot name a registered model"):
+            registry.register(name, logged, tags={})
+
+    def test_an_alias_moves(self, registry: ModelRegistry) -> None:
+        for _ in range(2):
+            registry.register(self.NAME, registry.log_model(small_run()), tags={})
+        assert registry.version_by_alias(self.NAME, "champion") is None
+        for version in ("1", "2"):
+            registry.set_alias(self.NAME, "champion", version)
+            assert registry.version_by_alias(self.NAME, "champion") == registry.version(self.NAME, version)
+
+    def test_an_alias_of_an_unknown_model_is_none(self, registry: ModelRegistry) -> None:
+        assert registry.version_by_alias("nobody.knows", "champion") is None
+
+    def test_what_does_not_exist_is_an_error(self, registry: ModelRegistry) -> None:
+        registry.register(self.NAME, registry.log_model(small_run()), tags={})
+        with pytest.raises(RegistryError, match="9"):
+            registry.version(self.NAME, "9")
+        with pytest.raises(RegistryError, match="9"):
+            registry.set_alias(self.NAME, "champion", "9")
+        with pytest.raises(RegistryError, match=r"models:/m-0123"):
+            registry.load("models:/m-0123")
+        with pytest.raises(RegistryError, match="9"):
+            registry.load(f"models:/{self.NAME}/9")
+
+
+def _refuse_broken_metrics(metrics: Mapping[str, float]) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise RegistryError(f"metric {name} = {value}; expected a finite number")
+
+
+def _refuse_untrusted(data: bytes, trusted_types: Sequence[str]) -> list[str]:
+    import skops.io
+
+    untrusted = skops.io.get_untrusted_types(data=data)
+    refused = sorted(set(untrusted).difference(trusted_types, TREE_TYPES))
+    if refused:
+        names = ", ".join(refused)
+        raise RegistryError(f"untrusted types {names}; declare variants.<name>.trusted_types: [{names}]")
+    return untrusted
