@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ml_assets.digest import canonical_json, canonical_table, document_digest, table_digest
+from ml_assets.digest import canonical_json, canonical_table, column_types, document_digest, table_digest
 from ml_assets.errors import StoreError
 from ml_assets.interfaces import AssetPath, DataStore, StoredPartition
 from ml_assets.store_paths import check_data_version, partition_path
@@ -45,7 +45,7 @@ class FakeDataStore:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, content.schema) as writer:
             writer.write_table(content)
-        columns = tuple((column.name, str(column.type)) for column in content.schema)
+        columns = column_types(content.schema)
         data = sink.getvalue().to_pybytes()
         version = table_digest(content)
         return self._keep(asset, partition, version, data, ".parquet", content.num_rows, columns)
@@ -197,9 +197,10 @@ class DataStoreSuite:
         assert read.column("carrier").to_pylist() == ["UA", None, "", "B6"]
 
     def test_every_type_comes_back(self, store: DataStore) -> None:
-        store.write(RAW, "2013-01", every_type())
+        written = store.write(RAW, "2013-01", every_type())
         read = store.read(RAW, "2013-01")
         assert read.equals(every_type())
+        assert column_types(read.schema) == written.columns == column_types(every_type().schema)
         assert read.schema.metadata is None
         assert all(column.metadata is None and column.nullable for column in read.schema)
 

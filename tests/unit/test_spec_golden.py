@@ -9,7 +9,7 @@ from ml_assets.errors import SpecError
 from ml_assets.spec.reading import read_pipeline
 
 CASES = Path(__file__).parent.parent / "golden" / "spec_errors"
-NAMES = sorted(folder.name for folder in CASES.iterdir() if folder.is_dir() and folder.name != "base")
+NAMES = sorted({file.parent.name for file in CASES.glob("*/defs.yaml")} - {"base"})
 
 
 def laid_out(case: str, folder: Path) -> Path:

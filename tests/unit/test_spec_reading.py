@@ -13,17 +13,18 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_assets.errors import SpecError
+from ml_assets.errors import Problem, SpecError
 from ml_assets.spec import PipelineSpec
 from ml_assets.spec.reading import check_pipeline, read_pipeline
 from ml_assets.yaml_positions import load_yaml
 
-BASE = Path(__file__).parent.parent / "golden" / "spec_errors" / "base"
+ROOT = Path(__file__).parents[2]
+BASE = ROOT / "tests" / "golden" / "spec_errors" / "base"
 JARGON = (
     "Input should",
     "pydantic",
     "NoneType",
-    "dict",
+    "a dict",
     "str)",
     "tuple",
     "Traceback",
@@ -55,6 +56,15 @@ def problems(file: Path) -> list[tuple[str, str]]:
     with pytest.raises(SpecError) as error:
         read_pipeline(file)
     return [(problem.field, problem.found) for problem in error.value.problems]
+
+
+def told(file: Path) -> tuple[Problem, ...]:
+    """Return the problems of a file, none when it is fine; anything but SpecError fails the test."""
+    try:
+        read_pipeline(file)
+    except SpecError as error:
+        return error.problems
+    return ()
 
 
 def test_a_missing_file_is_told_with_a_similar_name(folder: Path) -> None:
@@ -236,7 +246,9 @@ def test_reading_imports_no_heavy_library() -> None:
         f"print(sorted(set({heavy!r}) & set(sys.modules)))"
     )
 
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
 
     assert result.stdout.strip() == "[]"
 
@@ -249,13 +261,46 @@ SCALARS = (
     | st.text(max_size=8)
     | st.sampled_from(
         [
-            "country", "returned", "returned_at", "order_valu", "buyer_age", "price", "features.py", "expectations.yaml",
-            "", ".", "..", "/", "\0", "a\nb", "[key]", "{time}", "{", "2024", "2024-02-30", "9999-12", "0000-01", "week",
-            "999999999999d", "1d", "roc_auc.floor", ".floor", "sklearn", "sklearn.svm.SVC", "os.path.join", "UTC",
-            "../UTC", "America", "x" * 300, "x." * 200 + "x", "__main__.x",
+            *(
+                "country",
+                "returned",
+                "returned_at",
+                "order_valu",
+                "buyer_age",
+                "price",
+                "roc_auc.floor",
+                ".floor",
+            ),
+            *(
+                "features.py",
+                "expectations.yaml",
+                "",
+                ".",
+                "..",
+                "/",
+                "\0",
+                "a\nb",
+                "[key]",
+                "{time}",
+                "{",
+                "x" * 300,
+            ),
+            *(
+                "week",
+                "2024",
+                "2024-02-30",
+                "9999-12",
+                "0000-01",
+                "999999999999d",
+                "1d",
+                "UTC",
+                "../UTC",
+                "America",
+            ),
+            *("sklearn", "sklearn.svm.SVC", "os.path.join", "__main__.x", "x." * 200 + "x"),
         ]
     )
-)  # fmt: skip
+)
 VALUES = st.recursive(
     SCALARS,
     lambda inner: (
@@ -303,16 +348,12 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
 def test_any_change_is_read_or_explained(folder: Path, data: dict[str, Any]) -> None:
     file = folder / "defs.yaml"
     file.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    try:
-        read_pipeline(file)
-    except SpecError as error:
-        assert error.problems
-        for problem in error.problems:
-            assert problem.found
-            assert problem.expected
-            assert len(str(problem).splitlines()) <= 2
-            text = f"{problem.expected} {problem.hint}"
-            assert not [word for word in JARGON if word in text]
+
+    for problem in told(file):
+        assert problem.found
+        assert problem.expected
+        assert len(str(problem).splitlines()) == (2 if problem.hint else 1)
+        assert not [word for word in JARGON if word in f"{problem.expected} {problem.hint}"]
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -329,7 +370,5 @@ def test_any_text_is_read_or_explained(tmp_path: Path, text: str) -> None:
 @given(value=VALUES)
 def test_any_file_of_expectations_is_read_or_explained(folder: Path, value: Any) -> None:
     (folder / "expectations.yaml").write_text(yaml.safe_dump(value, allow_unicode=True), encoding="utf-8")
-    try:
-        read_pipeline(folder / "defs.yaml")
-    except SpecError as error:
-        assert {Path(problem.file).name for problem in error.problems} == {"expectations.yaml"}
+
+    assert {Path(problem.file).name for problem in told(folder / "defs.yaml")} <= {"expectations.yaml"}
