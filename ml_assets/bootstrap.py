@@ -1,0 +1,315 @@
+"""Confidence intervals of metrics by the block bootstrap, paired over models.
+
+Rows of one day share weather, staff and prices, so resampling rows understates the error several times. Here
+whole blocks (days) are drawn with replacement. Resampling blocks in place of observations is Künsch (1989),
+"The jackknife and the bootstrap for general stationary observations"; the intervals, and blocks that are
+independent units resampled whole, are in Davison & Hinkley (1997), "Bootstrap Methods and their Application".
+Days are taken as independent of each other: where weeks hang together, use weeks as blocks.
+
+A replicate is one integer weight for each block. Metrics of sums are then one matrix product for all
+replicates, and the AUC is a quadratic form in the weights. Every model and metric sees the same weights, so
+differences are paired.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ml_assets.errors import EvaluationError
+from ml_assets.metrics import (
+    METRICS,
+    RANK_METRICS,
+    Floats,
+    Ranking,
+    Task,
+    metric_for,
+    sum_terms,
+    undefined,
+    validated,
+    value_of_sums,
+)
+
+IntervalMethod = Literal["percentile", "basic", "student"]
+
+DEFAULT_MIN_BLOCKS = 5
+MAX_UNDEFINED_SHARE = 0.05
+"""Share of replicates without a value (one class drawn) above which no interval is given."""
+
+_CHUNK_ELEMENTS = 2_000_000
+"""Weights held at once: 16 MB as float64."""
+
+Statistic = Callable[[Floats], Floats]
+"""Block weights of shape (replicates, n_blocks) → values of shape (replicates,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate and how sure it is.
+
+    Attributes:
+        estimate: Value on all rows.
+        lower: Lower end.
+        upper: Upper end.
+        standard_error: Standard deviation over the replicates.
+        n_blocks: Blocks (days) there are.
+        confidence: Level, such as 0.95.
+        replicates: Replicates drawn.
+        undefined_replicates: Those among them in which the metric had no value; they are left out.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    standard_error: float
+    n_blocks: int
+    confidence: float
+    replicates: int
+    undefined_replicates: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicates:
+    """What metrics were on the rows and on every resampling of their blocks.
+
+    Attributes:
+        estimates: (model, metric) → value on all rows.
+        values: (model, metric) → shape (replicates,), NaN where the metric had no value.
+        n_blocks: Blocks there are.
+    """
+
+    estimates: Mapping[tuple[str, str], float]
+    values: Mapping[tuple[str, str], Floats]
+    n_blocks: int
+
+    def interval(
+        self, model: str, metric: str, *, confidence: float = 0.95, method: IntervalMethod = "percentile"
+    ) -> Interval:
+        """Return one model's metric with its interval; see `interval_of`."""
+        key = (model, metric)
+        bounds = METRICS[metric].bounds
+        return self._interval(metric, self.estimates[key], self.values[key], confidence, method, bounds)
+
+    def difference(
+        self, metric: str, candidate: str, reference: str, *, confidence: float = 0.95
+    ) -> Interval:
+        """Return the metric of the candidate minus that of the reference, on the same resamplings."""
+        estimate = self.estimates[candidate, metric] - self.estimates[reference, metric]
+        values = self.values[candidate, metric] - self.values[reference, metric]
+        return self._interval(metric, estimate, values, confidence, "percentile")
+
+    def improvement(
+        self, metric: str, candidate: str, reference: str, *, confidence: float = 0.95
+    ) -> Interval:
+        """Return how much better the candidate is; positive is better whatever the metric's direction."""
+        better = METRICS[metric].improvement
+        first, second = (np.array([self.estimates[model, metric]]) for model in (candidate, reference))
+        values = better(self.values[candidate, metric], self.values[reference, metric])
+        return self._interval(metric, float(better(first, second)[0]), values, confidence, "percentile")
+
+    def _interval(
+        self,
+        metric: str,
+        estimate: float,
+        values: Floats,
+        confidence: float,
+        method: IntervalMethod,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> Interval:
+        """Return the interval, held within what the metric can be.
+
+        "percentile" takes the replicates' quantiles, "basic" mirrors them at the estimate, and "student" is
+        the estimate ± t·SE with n_blocks − 1 degrees of freedom: the one to use at levels so near 1 that
+        the quantiles would rest on a handful of replicates.
+        """
+        if not 0.0 < confidence < 1.0:
+            raise EvaluationError(
+                f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95."
+            )
+        defined = values[~np.isnan(values)]
+        n_undefined = values.size - defined.size
+        if n_undefined > MAX_UNDEFINED_SHARE * values.size:
+            raise EvaluationError(
+                f"{metric} had no value in {n_undefined} of {values.size} resamplings of {self.n_blocks} "
+                f"blocks: a class is too rare for an interval. Evaluate on more periods, or choose a metric "
+                f"that one class does not break, such as log_loss."
+            )
+        tails = ((1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0)
+        error = float(defined.std(ddof=1))
+        if method == "student":
+            from scipy.stats import t
+
+            half = float(t.ppf(tails[1], self.n_blocks - 1)) * error
+            lower, upper = estimate - half, estimate + half
+        else:
+            lower, upper = (float(end) for end in np.quantile(defined, tails))
+            if method == "basic":
+                lower, upper = 2.0 * estimate - upper, 2.0 * estimate - lower
+        return Interval(
+            estimate=estimate,
+            lower=max(lower, bounds[0]),
+            upper=min(upper, bounds[1]),
+            standard_error=error,
+            n_blocks=self.n_blocks,
+            confidence=confidence,
+            replicates=values.size,
+            undefined_replicates=n_undefined,
+        )
+
+
+def block_codes(blocks: ArrayLike, n_rows: int) -> tuple[NDArray[np.int64], int]:
+    """Return for each row the number of its block in sorted order, and how many blocks there are.
+
+    Raises:
+        EvaluationError: If a label is missing or there is not one for each row.
+    """
+    import pandas as pd
+
+    labels = np.asarray(blocks)
+    if labels.shape != (n_rows,):
+        raise EvaluationError(
+            f"blocks has shape {labels.shape}; expected one label for each of {n_rows} rows."
+        )
+    codes, found = pd.factorize(labels, sort=True)
+    if (codes < 0).any():
+        raise EvaluationError(
+            f"{int((codes < 0).sum())} of {n_rows} rows have no block label; expected the day of each row. "
+            f"Drop or fill the rows whose event time is missing."
+        )
+    return codes.astype(np.int64), len(found)
+
+
+def draw_block_weights(n_blocks: int, replicates: int, seed: int) -> Iterator[Floats]:
+    """Yield chunks of shape (some replicates, n_blocks): how often each block was drawn."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    chunk = max(1, _CHUNK_ELEMENTS // n_blocks)
+    for start in range(0, replicates, chunk):
+        size = min(chunk, replicates - start)
+        drawn = rng.integers(0, n_blocks, size=(size, n_blocks)) + n_blocks * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n_blocks).reshape(size, n_blocks).astype(np.float64)
+
+
+def pair_wins(y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int) -> Floats:
+    """Return shape (n_blocks, n_blocks): pairs that positives of one block win over negatives of another.
+
+    M[b, c] counts the pairs (positive of b, negative of c) in which the positive scores higher, ties as one
+    half. Under block weights w the AUC's numerator is w·M·w, without rounding.
+    """
+    order = np.argsort(score, kind="stable")
+    positive, block, ranked = y[order].astype(bool), block[order], score[order]
+    ends = np.append(np.flatnonzero(np.diff(ranked)), ranked.size - 1)
+    group = np.repeat(np.arange(ends.size), np.diff(ends, prepend=-1))[positive]
+    winning = block[positive]
+    losing = np.where(positive, -1, block)
+    wins = np.empty((n_blocks, n_blocks))
+    for other in range(n_blocks):
+        below = np.cumsum(losing == other)[ends]
+        beaten = below - 0.5 * np.diff(below, prepend=0)
+        wins[:, other] = np.bincount(winning, beaten[group], minlength=n_blocks)
+    return wins
+
+
+def _auc_statistic(y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int) -> Statistic:
+    wins = pair_wins(y, score, block, n_blocks)
+    positives = np.bincount(block, y.astype(np.float64), minlength=n_blocks)
+    negatives = np.bincount(block, minlength=n_blocks) - positives
+
+    def statistic(weights: Floats) -> Floats:
+        pairs = (weights @ positives) * (weights @ negatives)
+        won = ((weights @ wins) * weights).sum(axis=1)
+        return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+
+    return statistic
+
+
+def _ranking_statistic(name: str, y: NDArray, score: Floats, block: NDArray[np.int64]) -> Statistic:
+    ranking = Ranking(y, score)
+    value = ranking.roc_auc if name == "roc_auc" else ranking.average_precision
+    return lambda weights: np.array([value(replicate[block]) for replicate in weights])
+
+
+def _sum_statistic(
+    name: str, y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int
+) -> Statistic:
+    terms = sum_terms(name, y, score)
+    sums = np.column_stack([np.bincount(block, column, minlength=n_blocks) for column in terms.T])
+    return lambda weights: value_of_sums(name, weights @ sums)
+
+
+def _statistic(
+    name: str, y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int, replicates: int
+) -> Statistic:
+    """Return the metric as a function of block weights, in its cheapest form."""
+    if name not in RANK_METRICS:
+        return _sum_statistic(name, y, score, block, n_blocks)
+    if name == "roc_auc_ovr":
+        parts = [
+            _statistic("roc_auc", y == k, score[:, k], block, n_blocks, replicates)
+            for k in range(score.shape[1])
+        ]
+        return lambda weights: np.mean([part(weights) for part in parts], axis=0)
+    # Counting pairs costs a pass over the rows for each block, weighing them one for each replicate.
+    if name == "roc_auc" and n_blocks <= min(replicates, 2_000):
+        return _auc_statistic(y, score, block, n_blocks)
+    return _ranking_statistic(name, y, score, block)
+
+
+def block_bootstrap(
+    *,
+    task: Task,
+    y_true: ArrayLike,
+    scores: Mapping[str, ArrayLike],
+    blocks: ArrayLike,
+    metrics: Sequence[str],
+    classes: Sequence[object] | None = None,
+    replicates: int = 500,
+    seed: int = 0,
+    min_blocks: int = DEFAULT_MIN_BLOCKS,
+) -> Replicates:
+    """Return metrics of all models on the rows and on `replicates` resamplings of their blocks.
+
+    Args:
+        task: What kind of target it is.
+        y_true: Shape (n,): see `metrics.validated`.
+        scores: Model → shape (n,) or (n, n_classes), on the same rows in the same order.
+        blocks: Shape (n,): label of each row's block, such as its day; any sortable values.
+        metrics: Names in `METRICS`.
+        classes: For multiclass the label of each score column.
+        replicates: Resamplings.
+        seed: Of the generator (PCG64); the same seed and rows give the same numbers.
+        min_blocks: Fewest blocks an interval is given for.
+
+    Raises:
+        EvaluationError: If there are fewer blocks, a metric has no value on all rows, or an array is wrong.
+    """
+    models = {name: validated(task, y_true, score, classes) for name, score in scores.items()}
+    n_rows = next(iter(models.values()))[0].size
+    block, n_blocks = block_codes(blocks, n_rows)
+    if n_blocks < min_blocks:
+        raise EvaluationError(
+            f"the {n_rows} rows fall into {n_blocks} block{'s' * (n_blocks != 1)}; an interval needs at "
+            f"least {min_blocks}. Evaluate on more days, or choose shorter blocks if rows within them are "
+            f"independent."
+        )
+    if replicates < 2:
+        raise EvaluationError(f"replicates is {replicates}; expected at least 2, and 500 or more in use.")
+    for metric in metrics:
+        metric_for(metric, task)
+    ones = np.ones((1, n_blocks))
+    statistics: dict[tuple[str, str], Statistic] = {}
+    estimates: dict[tuple[str, str], float] = {}
+    for key in itertools.product(models, metrics):
+        y, score = models[key[0]]
+        statistics[key] = _statistic(key[1], y, score, block, n_blocks, replicates)
+        estimates[key] = float(statistics[key](ones)[0])
+        if np.isnan(estimates[key]):
+            raise undefined(key[1], y)
+    parts: dict[tuple[str, str], list[Floats]] = {key: [] for key in statistics}
+    for weights in draw_block_weights(n_blocks, replicates, seed):
+        for key, statistic in statistics.items():
+            parts[key].append(statistic(weights))
+    values = {key: np.concatenate(chunks) for key, chunks in parts.items()}
+    return Replicates(estimates=estimates, values=values, n_blocks=n_blocks)
