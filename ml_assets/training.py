@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from ml_assets.spec import PreprocessingSpec, TaskType, VariantSpec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TRUSTED_TYPES = ("numpy.dtype",)
+"""Types that the preprocessing here puts into a model beside scikit-learn's own; loading them runs no code."""
 
 UNSEEN_CODE, MISSING_CODE = -1, -2
 
@@ -86,6 +90,11 @@ def predict(model: Any, X: "pd.DataFrame", *, task: TaskType) -> NDArray[np.floa
         return np.asarray(model.predict(rows), dtype=np.float64)
     scores = np.asarray(model.predict_proba(rows), dtype=np.float64)
     return np.ascontiguousarray(scores[:, 1]) if task == "binary" else scores
+
+
+def trusted_types(variants: Iterable[VariantSpec]) -> list[str]:
+    """Return every type that a stored model of these variants may hold."""
+    return sorted({*TRUSTED_TYPES, *(t for v in variants for t in v.trusted_types)})
 
 
 def prepare(X: "pd.DataFrame") -> "pd.DataFrame":

@@ -1,0 +1,60 @@
+# Two commands matter: `make demo` and `make test`. Each sets up all it needs on a machine with Python 3.11+.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Bytecode must be written: without it every process compiles every module again.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test test-slow check format benchmarks schema wheel clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## a virtual environment with the locked dependencies
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q ml_assets resources sensors deployments
+	touch $(READY)
+
+demo: $(READY)  ## land real flights, train, evaluate and promote, through the Dagster engine
+	$(BIN)/ml-assets demo
+
+dev: $(READY)  ## the Dagster UI and the MLflow UI on the demo's state
+	$(BIN)/ml-assets dev
+
+test: $(READY)  ## the tests (under ten minutes on two cores)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(READY)  ## the slower tests: a year of models, the browser
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(READY)  ## format, lint, types, layers, every pipeline and code location
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/ml-assets validate --deep
+	$(BIN)/dagster definitions validate -w workspace.yaml
+
+format: $(READY)  ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmarks: $(READY)  ## all benchmarks; ratios measured in one run each
+	for file in tests/benchmarks/bench_*.py; do $(BIN)/python -m tests.benchmarks.$$(basename $$file .py) || exit 1; done
+
+schema: $(READY)  ## write the JSON schema of a pipeline's YAML beside the deployments
+	$(BIN)/ml-assets schema --output deployments/pipeline.schema.json
+
+wheel: $(READY)  ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean:  ## remove what the demo and the tests made
+	rm -rf state dist .pytest_cache .hypothesis .ruff_cache

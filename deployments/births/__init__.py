@@ -1,0 +1,1 @@
+"""Team births: how many children are born in each US state on each day?"""

@@ -1,0 +1,13 @@
+"""The code location of team births."""
+
+import deployments.births.defs
+from ml_assets.components.team import load_team
+from resources.profiles import current_profile
+
+profile = current_profile()
+defs = load_team(
+    deployments.births.defs,
+    services=profile.services(),
+    executor=profile.executor(),
+    project_root=profile.project_root,
+)

@@ -1,0 +1,1 @@
+"""The pipelines of team births, one folder each."""

@@ -1,0 +1,13 @@
+"""The code location of team flights."""
+
+import deployments.flights.defs
+from ml_assets.components.team import load_team
+from resources.profiles import current_profile
+
+profile = current_profile()
+defs = load_team(
+    deployments.flights.defs,
+    services=profile.services(),
+    executor=profile.executor(),
+    project_root=profile.project_root,
+)

@@ -1,0 +1,1 @@
+"""The pipelines of team flights, one folder each."""

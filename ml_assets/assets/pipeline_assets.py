@@ -1,0 +1,235 @@
+"""The asset graph of one pipeline: its stages, what each depends on, and what decides its content."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+import dagster as dg
+
+from ml_assets.assets.stage_asset import Check, Stage, build_stage_asset
+from ml_assets.digest import document_digest
+from ml_assets.gates import EXPECTATION_WARNINGS, EXPECTATIONS
+from ml_assets.partitions import data_partitions, past_window, same_period, time_partitions, with_history
+from ml_assets.spec import PipelineSpec
+from ml_assets.spec.reading import LoadedPipeline
+from ml_assets.stages.step import StageResult, Step
+
+MODELS_POOL = "models"
+LANDED = "partitions"
+CODE_GENERATION = 1
+"""Raised when a release computes something else from the same input, so that the UI shows assets as outdated."""
+
+
+class StageRunners(Protocol):
+    """What each stage does; `TrainingPipeline` has the standard ones and a subclass may replace any."""
+
+    def run_raw_data(self, step: Step) -> StageResult: ...
+    def run_features(self, step: Step) -> StageResult: ...
+    def run_row_index(self, step: Step) -> StageResult: ...
+    def run_training_set(self, step: Step) -> StageResult: ...
+    def run_variant(self, step: Step, variant: str) -> StageResult: ...
+    def run_candidate(self, step: Step) -> StageResult: ...
+    def run_evaluation(self, step: Step) -> StageResult: ...
+    def run_promotion(self, step: Step) -> StageResult: ...
+    def run_predictions(self, step: Step) -> StageResult: ...
+
+
+def build_pipeline_assets(pipeline: LoadedPipeline, runners: StageRunners) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return the assets of one pipeline, and the landing zone's files as external assets."""
+    references = _code_references(pipeline)
+    stages = [replace(stage, metadata=references) for stage in _stages(pipeline, runners)]
+    return [*_landing(pipeline.spec), *(build_stage_asset(pipeline, stage) for stage in stages)]
+
+
+def _stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
+    return [*_data_stages(pipeline, runners), *_model_stages(pipeline, runners), *_decision_stages(pipeline, runners)]
+
+
+def _data_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
+    spec, version = pipeline.spec, partial(_code_version, pipeline)
+    data, time = data_partitions(spec), time_partitions(spec)
+    sides = [_dep(spec, ("landing", name)) for name in spec.source.side_tables]
+    return [
+        Stage(
+            path=("raw_data",),
+            run=runners.run_raw_data,
+            description="The rows that arrived for this partition, in their declared types, checked.",
+            kinds=frozenset({"parquet", "greatexpectations"}),
+            partitions=data,
+            deps=[_dep(spec, ("landing", LANDED))],
+            code_version=version(runners.run_raw_data, ["source", "partitions", "expectations"]),
+            checks=_data_checks("rows that arrived"),
+            ranges=True,
+        ),
+        Stage(
+            path=("features",),
+            run=runners.run_features,
+            description="Feature columns, label, row id, event time and label time of this partition.",
+            kinds=frozenset({"pandas", "parquet", "greatexpectations"}),
+            partitions=data,
+            deps=[_dep(spec, ("raw_data",), with_history(spec)), *sides],
+            code_version=version(
+                runners.run_features, ["source", "features", "label", "evaluation", "scoring"], features=True
+            ),
+            checks=_data_checks("feature table"),
+            ranges=True,
+        ),
+        Stage(
+            path=("row_index",),
+            run=runners.run_row_index,
+            description="Which feature rows this period has over all groups, and when each label is known.",
+            kinds=frozenset({"parquet"}),
+            partitions=time,
+            deps=[_dep(spec, ("features",), same_period(spec))],
+            code_version=version(runners.run_row_index, ["label"]),
+        ),
+        Stage(
+            path=("training_set",),
+            run=runners.run_training_set,
+            description="The rows of the past window that a model may learn from, and their split, by reference.",
+            kinds=frozenset({"parquet"}),
+            partitions=time,
+            deps=[_dep(spec, ("row_index",), past_window(spec))],
+            code_version=version(runners.run_training_set, ["training", "partitions"]),
+        ),
+    ]
+
+
+def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
+    spec, version = pipeline.spec, partial(_code_version, pipeline)
+    time = time_partitions(spec)
+    variants = [
+        Stage(
+            path=("models", name),
+            run=partial(runners.run_variant, variant=name),
+            description=f"{variant.estimator.rpartition('.')[2]} fitted on the training split, scored on validation.",
+            kinds=frozenset({"scikitlearn", "mlflow"}),
+            partitions=time,
+            deps=[_dep(spec, ("training_set",))],
+            code_version=version(
+                runners.run_variant, ["features", "training", "selection"], extra=variant.model_dump(mode="json")
+            ),
+            pool=MODELS_POOL,
+            cores=variant.compute.cores,
+        )
+        for name, variant in spec.variants.items()
+    ]
+    candidate = Stage(
+        path=("candidate",),
+        run=runners.run_candidate,
+        description="The best variant on the validation split, fitted again on all rows of the training set.",
+        kinds=frozenset({"scikitlearn", "mlflow"}),
+        partitions=time,
+        deps=[_dep(spec, ("models", name)) for name in spec.variants],
+        code_version=version(runners.run_candidate, ["variants", "training", "selection", "features"]),
+        cores=max(v.compute.cores for v in spec.variants.values()),
+    )
+    return [*variants, candidate]
+
+
+def _decision_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
+    spec, version = pipeline.spec, partial(_code_version, pipeline)
+    time = time_partitions(spec)
+    all_before = None if spec.partitions.group is None else dg.AllPartitionMapping()
+    return [
+        Stage(
+            path=("evaluation",),
+            run=runners.run_evaluation,
+            description="Candidate, champion and baseline on this period's untouched rows, with day-block intervals.",
+            kinds=frozenset({"scikitlearn", "mlflow"}),
+            partitions=time,
+            deps=[_dep(spec, ("candidate",)), _dep(spec, ("row_index",))],
+            code_version=version(runners.run_evaluation, ["evaluation", "gates", "label"]),
+            checks=[
+                Check(gate=gate, blocking=True, description=f"The policy's threshold {gate} is met.")
+                for gate in spec.gates
+            ],
+        ),
+        Stage(
+            path=("promotion",),
+            run=runners.run_promotion,
+            description="What became of the candidate: promoted, kept back or undecided, and why.",
+            kinds=frozenset({"mlflow"}),
+            partitions=time,
+            deps=[_dep(spec, ("evaluation",)), _dep(spec, ("candidate",))],
+            code_version=version(runners.run_promotion, ["selection"]),
+        ),
+        Stage(
+            path=("predictions",),
+            run=runners.run_predictions,
+            description="Scores by the champion that was in force when the period began.",
+            kinds=frozenset({"parquet", "scikitlearn"}),
+            partitions=data_partitions(spec),
+            deps=[_dep(spec, ("features",)), _dep(spec, ("promotion",), all_before or _earlier(spec))],
+            code_version=version(runners.run_predictions, ["scoring"]),
+            ranges=True,
+            skippable=True,
+        ),
+    ]
+
+
+def _data_checks(what: str) -> Sequence[Check]:
+    return (
+        Check(gate=EXPECTATIONS, blocking=True, description=f"Every error-level expectation on the {what} holds."),
+        Check(gate=EXPECTATION_WARNINGS, blocking=False, description=f"Every warning-level one on the {what} holds."),
+    )
+
+
+def _dep(
+    spec: PipelineSpec, stage: tuple[str, ...], mapping: dg.PartitionMapping | None = None
+) -> dg.AssetDep:
+    return dg.AssetDep(dg.AssetKey([spec.team, spec.name, *stage]), partition_mapping=mapping)
+
+
+def _earlier(spec: PipelineSpec) -> dg.PartitionMapping:
+    """Return the mapping to every earlier period; the champion in force may come from any of them."""
+    return past_window(spec.model_copy(update={"training": spec.training.model_copy(update={"window": "expanding"})}))
+
+
+def _landing(spec: PipelineSpec) -> list[dg.AssetSpec]:
+    files = {LANDED: (spec.source.url, spec.source.format)} | {
+        name: (side.url, side.format) for name, side in spec.source.side_tables.items()
+    }
+    return [
+        dg.AssetSpec(
+            key=dg.AssetKey([spec.team, spec.name, "landing", name]),
+            description=f"Files that arrive at {url}.",
+            kinds={file_format},
+            group_name=f"{spec.team}__{spec.name}",
+            owners=list(spec.owners),
+        )
+        for name, (url, file_format) in files.items()
+    ]
+
+
+def _code_version(
+    pipeline: LoadedPipeline,
+    runner: Callable[..., Any],
+    parts: Sequence[str],
+    *,
+    features: bool = False,
+    extra: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a digest of what decides a stage's content beside its input: its part of the YAML and its code."""
+    dumped = pipeline.spec.model_dump(mode="json", include=set(parts))
+    content = {
+        "generation": CODE_GENERATION,
+        "spec": dumped,
+        "runner": f"{runner.__module__}.{runner.__qualname__}",
+        "features": pipeline.features.digest if features else "",
+        "extra": dict(extra or {}),
+    }
+    return document_digest(content)[:16]
+
+
+def _code_references(pipeline: LoadedPipeline) -> dict[str, Any]:
+    places = [(pipeline.file, 1, "the pipeline's YAML"), (pipeline.features.file, 1, "its feature functions")]
+    return {
+        "dagster/code_references": dg.CodeReferencesMetadataValue(
+            code_references=[
+                dg.LocalFileCodeReference(file_path=str(file), line_number=line, label=label)
+                for file, line, label in places
+            ]
+        )
+    }

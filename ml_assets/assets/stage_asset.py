@@ -1,0 +1,252 @@
+"""Turns one stage into one Dagster asset that runs one partition, or a range of them in one run."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # noqa: TID251 - a range run
+    AssetCheckEvaluation,  # reports each partition's own check; only this event carries a partition
+)
+
+from ml_assets.errors import MlAssetsError
+from ml_assets.gates import Judgement, to_verdicts
+from ml_assets.metadata import asset_metadata, check_metadata
+from ml_assets.spec.reading import LoadedPipeline
+from ml_assets.stages.predictions import NoChampionYet
+from ml_assets.stages.step import Services, StageResult, Step
+
+RESOURCE_KEYS = frozenset({"data_store", "ledger", "model_registry", "validator", "policy", "landing"})
+DATA_VERSION_TAG = "dagster/data_version"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One gate of a stage as Dagster shows it."""
+
+    gate: str
+    blocking: bool
+    description: str
+
+    @property
+    def name(self) -> str:
+        """Return the gate's name in the form Dagster takes for a check, without dots."""
+        return self.gate.replace(".", "__")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of one pipeline.
+
+    Attributes:
+        path: Last segments of its asset key, such as ("models", "forest").
+        run: What it does for one partition.
+        description: One sentence for the UI.
+        kinds: Icons the UI shows; at most three.
+        partitions: Its partitions.
+        deps: What it depends on.
+        code_version: Digest of the code and configuration that decide its content.
+        checks: Its gates.
+        ranges: Whether one run may take many partitions.
+        skippable: Whether a partition may end without a materialization.
+        pool: Dagster pool that bounds how many run at once, or None.
+        cores: Processor cores the step may use.
+        metadata: Definition metadata, such as code references.
+    """
+
+    path: tuple[str, ...]
+    run: Callable[[Step], StageResult]
+    description: str
+    kinds: frozenset[str]
+    partitions: dg.PartitionsDefinition
+    deps: Sequence[dg.AssetDep]
+    code_version: str
+    checks: Sequence[Check] = ()
+    ranges: bool = False
+    skippable: bool = False
+    pool: str | None = None
+    cores: int = 1
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefinition:
+    """Return the Dagster asset of a stage."""
+    spec = pipeline.spec
+    key = dg.AssetKey([spec.team, spec.name, *stage.path])
+
+    @dg.asset(
+        key=key,
+        deps=list(stage.deps),
+        description=stage.description,
+        kinds=set(stage.kinds),
+        owners=list(spec.owners),
+        group_name=f"{spec.team}__{spec.name}",
+        tags={
+            "ml_assets/pipeline": spec.name,
+            "ml_assets/stage": stage.path[0],
+            "ml_assets/classification": spec.business.data_classification,
+        },
+        partitions_def=stage.partitions,
+        code_version=stage.code_version,
+        check_specs=[
+            dg.AssetCheckSpec(
+                name=c.name, asset=key, description=c.description, blocking=c.blocking, partitions_def=stage.partitions
+            )
+            for c in stage.checks
+        ],
+        backfill_policy=dg.BackfillPolicy.single_run() if stage.ranges else dg.BackfillPolicy.multi_run(1),
+        pool=stage.pool,
+        op_tags={"ml_assets/cores": str(stage.cores)},
+        output_required=not stage.skippable,
+        required_resource_keys=set(RESOURCE_KEYS),
+        metadata=dict(stage.metadata),
+    )
+    def asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        keys = list(context.partition_keys)
+        yield from _run_one(context, pipeline, stage, keys[0]) if len(keys) == 1 else _run_range(
+            context, pipeline, stage, keys
+        )
+
+    return asset
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Finished:
+    """One partition that a stage finished, with everything Dagster is told of it."""
+
+    partition: str
+    result: StageResult
+    metadata: dict[str, dg.MetadataValue]
+
+
+def _run_one(
+    context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str
+) -> Iterator[dg.MaterializeResult]:
+    try:
+        done = _finish(context, pipeline, stage, partition)
+    except NoChampionYet as state:
+        context.log.warning(str(state))
+        return
+    except MlAssetsError as error:
+        raise dg.Failure(description=f"[{partition}] {error}", allow_retries=False) from error
+    yield dg.MaterializeResult(
+        metadata=done.metadata,
+        data_version=dg.DataVersion(done.result.stored.data_version),
+        check_results=[_check_result(check, j) for check, j in _shown(stage, done.result)],
+    )
+
+
+def _run_range(
+    context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partitions: Sequence[str]
+) -> Iterator[dg.MaterializeResult]:
+    """Run every partition; one that fails does not keep its neighbours from being done.
+
+    Dagster gives all partitions of a range one data version and its checks none at all, so each partition's own
+    events are written after (or, when some failed, instead of) the range's.
+    """
+    finished: list[_Finished] = []
+    problems: list[str] = []
+    skipped = 0
+    for partition in partitions:
+        try:
+            finished.append(_finish(context, pipeline, stage, partition))
+        except NoChampionYet as state:
+            context.log.warning(str(state))
+            skipped += 1
+        except MlAssetsError as error:
+            problems.append(f"[{partition}] {error}")
+    if not problems and not skipped:
+        yield dg.MaterializeResult(check_results=[_range_check(c, stage, finished) for c in stage.checks])
+    for done in finished:
+        _log_partition(context, stage, done)
+    if problems:
+        listed = "\n".join(problems)
+        raise dg.Failure(
+            description=f"{len(problems)} of {len(partitions)} partitions failed; the others are done.\n{listed}",
+            allow_retries=False,
+        )
+
+
+def _finish(
+    context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str
+) -> _Finished:
+    """Run the stage on one partition and bind its judgements to the data version, in the ledger."""
+    services = Services(**{key: getattr(context.resources, key) for key in RESOURCE_KEYS})
+    step = Step(pipeline=pipeline, services=services, partition=partition, run_id=context.run_id)
+    started = time.perf_counter()
+    result = stage.run(step)
+    if result.judgements:
+        verdicts = to_verdicts(
+            result.judgements,
+            asset=result.stored.asset,
+            partition=partition,
+            data_version=result.stored.data_version,
+            policy_version=result.policy_version,
+            run_id=context.run_id,
+        )
+        services.ledger.record_verdicts(verdicts)
+    seconds = time.perf_counter() - started
+    metadata = asset_metadata(step, result, code_version=stage.code_version, duration_seconds=seconds)
+    return _Finished(partition=partition, result=result, metadata=metadata)
+
+
+def _shown(stage: Stage, result: StageResult) -> list[tuple[Check, Judgement]]:
+    """Return the stage's checks, each with what was judged."""
+    judged = {j.check: j for j in result.judgements}
+    return [(check, judged[check.gate]) for check in stage.checks]
+
+
+def _check_result(check: Check, judgement: Judgement) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=check.name,
+        passed=judgement.passed,
+        severity=_severity(judgement),
+        description=judgement.reason,
+        metadata=check_metadata(judgement),
+    )
+
+
+def _range_check(check: Check, stage: Stage, finished: Sequence[_Finished]) -> dg.AssetCheckResult:
+    failed = [
+        done.partition
+        for done in finished
+        for shown, judgement in _shown(stage, done.result)
+        if shown == check and not judgement.passed
+    ]
+    # WARN, so that one bad partition does not stop the range's others: the gate of each partition does that.
+    return dg.AssetCheckResult(
+        check_name=check.name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"failed on {', '.join(failed)}" if failed else f"holds on all {len(finished)} partitions",
+    )
+
+
+def _log_partition(context: dg.AssetExecutionContext, stage: Stage, done: _Finished) -> None:
+    key = context.asset_key
+    context.log_event(
+        dg.AssetMaterialization(
+            asset_key=key,
+            partition=done.partition,
+            metadata=done.metadata,
+            tags={DATA_VERSION_TAG: done.result.stored.data_version},
+        )
+    )
+    for check, judgement in _shown(stage, done.result):
+        context.log_event(
+            AssetCheckEvaluation(  # pyright: ignore[reportArgumentType]
+                asset_key=key,
+                check_name=check.name,
+                passed=judgement.passed,
+                metadata=check_metadata(judgement),
+                severity=_severity(judgement),
+                description=judgement.reason,
+                blocking=check.blocking,
+                partition=done.partition,
+            )
+        )
+
+
+def _severity(judgement: Judgement) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if judgement.severity == "error" else dg.AssetCheckSeverity.WARN

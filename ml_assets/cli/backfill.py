@@ -1,0 +1,109 @@
+"""`ml-assets backfill`: materialize a pipeline over a range of periods, oldest first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+from rich.console import Console
+
+from ml_assets.cli.done import partitions_of, refused, remaining
+from ml_assets.cli.plan import Backfill, check_range
+from ml_assets.cli.progress import Engine, RunEnd
+from ml_assets.cli.project import Project, load_project
+from ml_assets.cli.tables import summary
+from ml_assets.periods import split_partition
+from ml_assets.spec.reading import LoadedPipeline, read_pipeline
+from ml_assets.stages.champions import champion_before
+from ml_assets.stages.step import Services
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a backfill is done.
+
+    Attributes:
+        data_only: Only raw data and features.
+        again: Also what is done already.
+    """
+
+    data_only: bool = False
+    again: bool = False
+
+
+@click.command()
+@click.argument("pipeline", metavar="TEAM/PIPELINE")
+@click.option("--from", "first", required=True, help="First period, such as 2013-01.")
+@click.option("--to", "last", required=True, help="Last period, included.")
+@click.option("--data-only", is_flag=True, help="Only raw_data and features.")
+@click.option("--again", is_flag=True, help="Also what is materialized already.")
+def backfill(pipeline: str, first: str, last: str, *, data_only: bool, again: bool) -> None:
+    """Materialize TEAM/PIPELINE from one period to another.
+
+    Raw data and features are done as one run over the range, then one run a period trains, evaluates and decides,
+    oldest first, then the champions of their time score the range. What is done already is left out, so a second
+    start goes on where the first one stopped.
+    """
+    project = load_project()
+    loaded = find_pipeline(project, pipeline)
+    check_range(loaded.spec, first, last)
+    console = Console()
+    plan = Backfill(spec=loaded.spec, module=project.location(loaded.spec.team).module, first=first, last=last)
+    ends = carry_out(project, plan, console, Options(data_only=data_only, again=again))
+    console.print(summary(project.profile.services(), loaded, plan.periods))
+    report_failures(console, ends)
+    if any(not end.succeeded for end in ends):
+        raise SystemExit(1)
+
+
+def find_pipeline(project: Project, name: str) -> LoadedPipeline:
+    """Return a pipeline by "team/pipeline".
+
+    Raises:
+        click.UsageError: If there is none, with those there are.
+    """
+    known = {f"{file.parents[2].name}/{file.parent.name}": file for file in project.pipeline_files()}
+    if name not in known:
+        raise click.UsageError(f"There is no pipeline {name!r}; there are {', '.join(sorted(known))}.")
+    return read_pipeline(known[name])
+
+
+def carry_out(project: Project, plan: Backfill, console: Console, options: Options) -> list[RunEnd]:
+    """Carry out what is not done of a plan and return how its runs ended."""
+    project.profile.initialise()
+    with Engine(project.root, console, project.profile.state / "logs" / "engine.log") as engine:
+        return list(_runs(project, plan, engine, options))
+
+
+def report_failures(console: Console, ends: list[RunEnd]) -> None:
+    """Print each failed step's message once."""
+    for end in ends:
+        for step, message in end.failures.items():
+            console.print(f"[yellow]{end.title.strip()}[/yellow], {step.replace('__', '/')}: {message}", highlight=False)
+
+
+def _runs(project: Project, plan: Backfill, engine: Engine, options: Options) -> Iterator[RunEnd]:
+    import dagster as dg
+
+    services = project.profile.services()
+    with dg.DagsterInstance.get() as instance:
+        for run in plan.data_runs():
+            rest = run if options.again else remaining(run, partitions_of(plan), instance)
+            if rest is not None:
+                yield engine.run(rest)
+        if options.data_only:
+            return
+        for period in plan.periods:
+            for run in plan.model_runs(period):
+                rest = run if options.again else remaining(run, [period], instance)
+                if rest is not None and (options.again or not refused(plan, period, services)):
+                    yield engine.run(rest)
+        for run in plan.prediction_runs():
+            rest = run if options.again else remaining(run, _scorable(plan, services), instance)
+            if rest is not None:
+                yield engine.run(rest)
+
+
+def _scorable(plan: Backfill, services: Services) -> list[str]:
+    """Return the partitions that have a champion to be scored with."""
+    decisions = services.ledger.decisions((plan.spec.team, plan.spec.name))
+    return [p for p in partitions_of(plan) if champion_before(decisions, split_partition(p)[1]) is not None]

@@ -1,0 +1,69 @@
+"""`ml-assets demo`: land the first months of a team's data and take its pipeline through them, end to end."""
+
+import importlib
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.panel import Panel
+
+from ml_assets.cli.backfill import Options, carry_out, find_pipeline, report_failures
+from ml_assets.cli.plan import Backfill
+from ml_assets.cli.progress import RunEnd
+from ml_assets.cli.project import Project, load_project
+from ml_assets.cli.tables import summary
+from ml_assets.errors import MlAssetsError
+from ml_assets.periods import Periods
+
+DEMO_PIPELINES = {"flights": "flights/arrival_delay", "births": "births/daily_births"}
+
+
+@click.command()
+@click.option("--team", type=click.Choice(sorted(DEMO_PIPELINES)), default="flights", show_default=True)
+@click.option("--periods", "count", type=click.IntRange(2, 20), default=4, show_default=True, help="Periods from the first.")
+def demo(team: str, count: int) -> None:
+    """Land the first periods of real data and materialize the pipeline for them through the Dagster engine."""
+    project, console = load_project(), Console()
+    loaded = find_pipeline(project, DEMO_PIPELINES[team])
+    spec = loaded.spec
+    periods = Periods.of(spec.partitions, spec.source.event_time.timezone)
+    last = periods.shift(spec.partitions.start, count - 1)
+    keys = periods.between(spec.partitions.start, last)
+    console.print(f"[bold]{spec.team}/{spec.name}[/bold]  {spec.description}")
+    landed = importlib.import_module(f"deployments.{team}.land").land(Path(project.profile.landing_url), keys)
+    console.print(f"Landed {len(landed)} new files for {keys[0]} to {keys[-1]} in {_shown(project, project.profile.landing_url)}.")
+    plan = Backfill(spec=spec, module=project.location(spec.team).module, first=keys[0], last=last)
+    ends = carry_out(project, plan, console, Options())
+    console.print(summary(project.profile.services(), loaded, keys))
+    report_failures(console, ends)
+    console.print(_next_steps(project, team, last, spec.name))
+    if _broken(project, plan, ends):
+        raise SystemExit(1)
+
+
+def _next_steps(project: Project, team: str, last: str, name: str) -> Panel:
+    lines = [
+        "[bold]make dev[/bold]                  the Dagster UI and the MLflow UI on what you have just made",
+        f"  Assets → {team} → {name} → evaluation, partition {last}: pictures, slices, gates",
+        f"[bold]ml-assets status[/bold]          what is materialized, gated and promoted "
+        "([bold]source .venv/bin/activate[/bold] first)",
+        f"[bold]deployments/{team}/defs/{name}/defs.yaml[/bold]   the pipeline; features.py lies beside it",
+        "[bold]ml-assets new TEAM/NAME[/bold]   a pipeline of your own",
+        f"Everything made here lies in {_shown(project, str(project.profile.state))}; remove that folder to start over.",
+    ]
+    return Panel("\n".join(lines), title="What to open next", title_align="left", expand=False)
+
+
+def _broken(project: Project, plan: Backfill, ends: list[RunEnd]) -> bool:
+    """Whether something failed that is no gate's decision: a period held back by its gate is part of the story."""
+    decisions = project.profile.services().ledger.decisions((plan.spec.team, plan.spec.name))
+    refused = {d.partition for d in decisions if d.outcome == "refused"}
+    unexplained = [e for e in ends if not e.succeeded and not any(e.title.startswith(period) for period in refused)]
+    if not any(d.outcome == "promoted" for d in decisions):
+        raise MlAssetsError("The demo promoted no model; see the messages above.")
+    return bool(unexplained)
+
+
+def _shown(project: Project, path: str) -> str:
+    """Return a path below the project's root as one would type it."""
+    return str(Path(path).relative_to(project.root)) if Path(path).is_relative_to(project.root) else path

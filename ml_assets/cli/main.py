@@ -1,0 +1,51 @@
+"""The entry point of `ml-assets`: its commands, and errors as messages instead of tracebacks."""
+
+import sys
+
+import click
+
+from ml_assets.errors import MlAssetsError
+
+COMMANDS = {
+    "backfill": "ml_assets.cli.backfill:backfill",
+    "demo": "ml_assets.cli.demo:demo",
+    "dev": "ml_assets.cli.dev:dev",
+    "new": "ml_assets.cli.new:new",
+    "schema": "ml_assets.cli.validate:schema",
+    "status": "ml_assets.cli.status:status",
+    "validate": "ml_assets.cli.validate:validate",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for, so that one command does not pay for the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        del ctx
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        import importlib
+
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ml-assets")
+def cli() -> None:
+    """Governed machine-learning pipelines as Dagster assets."""
+
+
+def main() -> None:
+    """Run the command line; an error that ml_assets explains ends with its message and code 1."""
+    try:
+        cli()
+    except MlAssetsError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

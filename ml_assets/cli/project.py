@@ -1,0 +1,115 @@
+"""Finds the project a command runs in: its root, its profile and its code locations."""
+
+import importlib
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import click
+import yaml
+
+from ml_assets.stages.step import Services
+
+
+class Profile(Protocol):
+    """What the command line asks of a project's profile (`resources/profiles.py` here)."""
+
+    @property
+    def project_root(self) -> Path: ...
+    @property
+    def state(self) -> Path: ...
+    @property
+    def dagster_home(self) -> Path: ...
+    @property
+    def landing_url(self) -> str: ...
+    def services(self) -> Services: ...
+    def activate(self) -> None: ...
+    def environment(self) -> dict[str, str]: ...
+    def initialise(self) -> None: ...
+    def tracker_command(self, port: int) -> list[str] | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """One code location of `workspace.yaml`.
+
+    Attributes:
+        name: Its name, the team's.
+        module: Importable module with `defs`.
+    """
+
+    name: str
+    module: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """The project around the current folder.
+
+    Attributes:
+        root: Folder of `pyproject.toml` and `workspace.yaml`.
+        profile: Where it keeps things.
+        locations: Its code locations, in the order of `workspace.yaml`.
+    """
+
+    root: Path
+    profile: Profile
+    locations: tuple[Location, ...]
+
+    def location(self, name: str) -> Location:
+        """Return a code location by name.
+
+        Raises:
+            click.UsageError: If there is none, with those there are.
+        """
+        for location in self.locations:
+            if location.name == name:
+                return location
+        known = ", ".join(location.name for location in self.locations)
+        raise click.UsageError(f"There is no team {name!r} in {self.root / 'workspace.yaml'}; it has {known}.")
+
+    def pipeline_files(self) -> list[Path]:
+        """Return the YAML file of every pipeline of every location."""
+        return sorted(
+            file for location in self.locations for file in (self.team_folder(location) / "defs").glob("*/defs.yaml")
+        )
+
+    def team_folder(self, location: Location) -> Path:
+        """Return the folder of a team's code location."""
+        return self.root.joinpath(*location.module.split(".")[:-1])
+
+
+def load_project(start: Path | None = None) -> Project:
+    """Return the project that `start` (the current folder) lies in.
+
+    Raises:
+        click.UsageError: If no folder above has a pyproject.toml with [tool.ml_assets].
+    """
+    here = (start or Path.cwd()).resolve()
+    for root in (here, *here.parents):
+        settings = _settings(root / "pyproject.toml")
+        if settings is not None:
+            return _project(root, settings)
+    raise click.UsageError(
+        f"{here} is in no ml_assets project: no pyproject.toml above it has a section [tool.ml_assets]."
+    )
+
+
+def _settings(file: Path) -> dict[str, str] | None:
+    if not file.is_file():
+        return None
+    return tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("ml_assets")
+
+
+def _project(root: Path, settings: dict[str, str]) -> Project:
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    module, _, function = settings["profile"].partition(":")
+    profile: Profile = getattr(importlib.import_module(module), function)()
+    profile.activate()
+    workspace = yaml.safe_load((root / settings.get("workspace", "workspace.yaml")).read_text(encoding="utf-8"))
+    entries = [entry["python_module"] for entry in workspace["load_from"]]
+    locations = tuple(Location(name=e["location_name"], module=e["module_name"]) for e in entries)
+    return Project(root=root, profile=profile, locations=locations)

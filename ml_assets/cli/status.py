@@ -1,0 +1,64 @@
+"""`ml-assets status`: what every pipeline has, what its gates say, and which version is champion."""
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ml_assets.cli.backfill import find_pipeline
+from ml_assets.cli.project import Project, load_project
+from ml_assets.cli.tables import summary
+from ml_assets.errors import MlAssetsError, SpecError
+from ml_assets.periods import split_partition
+from ml_assets.spec.reading import read_pipeline
+from ml_assets.stages.champions import champion_before
+
+
+@click.command()
+@click.argument("pipeline", metavar="[TEAM/PIPELINE]", required=False)
+def status(pipeline: str | None) -> None:
+    """Show every pipeline in a line, or one pipeline period by period."""
+    project, console = load_project(), Console()
+    if pipeline is None:
+        console.print(_overview(project))
+        return
+    loaded = find_pipeline(project, pipeline)
+    services = project.profile.services()
+    stored = services.data_store.partitions((loaded.spec.team, loaded.spec.name, "raw_data"))
+    periods = sorted({split_partition(key)[1] for key in stored})
+    if not periods:
+        console.print(f"{pipeline} has no data yet; `ml-assets backfill {pipeline} --from … --to …` makes some.")
+        return
+    console.print(summary(services, loaded, periods))
+    for decision in services.ledger.decisions((loaded.spec.team, loaded.spec.name)):
+        console.print(f"{decision.partition}  {decision.outcome:<10}{decision.reason}", highlight=False, soft_wrap=True)
+
+
+def _overview(project: Project) -> Table:
+    table = Table(header_style="bold")
+    for column in ("pipeline", "data", "predictions", "decisions", "champion", "description"):
+        table.add_column(column)
+    services = project.profile.services()
+    for file in project.pipeline_files():
+        name = f"{file.parents[2].name}/{file.parent.name}"
+        try:
+            spec = read_pipeline(file).spec
+            path = (spec.team, spec.name)
+            data = services.data_store.partitions((*path, "raw_data"))
+            scored = services.data_store.partitions((*path, "predictions"))
+            decisions = services.ledger.decisions(path)
+        except SpecError as error:
+            table.add_row(name, "[red]broken", "", "", "", f"{len(error.problems)} problems; see `ml-assets validate`")
+            continue
+        except MlAssetsError as error:
+            table.add_row(name, "[red]unknown", "", "", "", str(error))
+            continue
+        champion = champion_before(decisions, None)
+        table.add_row(
+            name,
+            f"{len(data)} partitions",
+            f"{len(scored)} partitions",
+            str(len(decisions)),
+            "–" if champion is None else f"version {champion.model_version} of {champion.partition}",
+            spec.description,
+        )
+    return table

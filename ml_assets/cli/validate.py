@@ -1,0 +1,64 @@
+"""`ml-assets validate` and `ml-assets schema`: check pipelines' YAML without loading a code location, and document it."""
+
+import json
+from pathlib import Path
+
+import click
+
+from ml_assets.cli.project import Project, load_project
+from ml_assets.errors import PolicyError, SpecError
+from ml_assets.gates import select_thresholds
+from ml_assets.spec.reading import LoadedPipeline, read_pipeline
+from ml_assets.spec.schema import pipeline_schema
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--deep", is_flag=True, help="Also ask Great Expectations about every expectation (takes seconds).")
+def validate(files: tuple[Path, ...], *, deep: bool) -> None:
+    """Check pipelines' YAML, all of the project's when no FILE is named; tell every problem at once."""
+    project = load_project()
+    problems = 0
+    chosen = [f / "defs.yaml" if f.is_dir() else f for f in files] or project.pipeline_files()
+    for file in chosen:
+        try:
+            loaded = read_pipeline(file)
+            problems += _check_services(project, loaded, file, deep=deep)
+        except SpecError as error:
+            problems += len(error.problems)
+            click.echo(str(error), err=True)
+    if problems:
+        click.echo(f"{problems} problem{'s' if problems != 1 else ''} in {len(chosen)} files.", err=True)
+        raise SystemExit(1)
+    click.echo(f"{len(chosen)} pipeline{'s' if len(chosen) != 1 else ''} without a problem.")
+
+
+def _check_services(project: Project, loaded: LoadedPipeline, file: Path, *, deep: bool) -> int:
+    """Check what the file alone cannot tell: the policy's thresholds, and the expectations' arguments."""
+    services, found = project.profile.services(), 0
+    try:
+        names = [*loaded.spec.gates, f"{loaded.spec.selection.metric}.margin"]
+        select_thresholds(names, services.policy.thresholds())
+    except PolicyError as error:
+        click.echo(f"{file}: {error}", err=True)
+        found += 1
+    if deep:
+        expectations = [*loaded.raw_data_expectations, *loaded.features_expectations]
+        for expectation, reason in zip(
+            expectations, services.validator.check_definitions(expectations), strict=True
+        ):
+            if reason is not None:
+                click.echo(f"{file}: expectation {expectation.label}: {reason}", err=True)
+                found += 1
+    return found
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
+def schema(output: Path | None) -> None:
+    """Print the JSON schema of a pipeline's YAML, for editors and for readers."""
+    text = json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")

@@ -1,0 +1,215 @@
+"""The `evaluation` stage: candidate, champion and baseline on a period's untouched rows."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_assets.digest import document_digest
+from ml_assets.errors import EvaluationError, RegistryError
+from ml_assets.evaluation import EvaluationReport, evaluate
+from ml_assets.gates import Judgement, judge_metrics, select_thresholds, thresholds_version
+from ml_assets.interfaces import Decision
+from ml_assets.plots import figures, overview
+from ml_assets.stages.champions import champion_before
+from ml_assets.stages.promotion import model_name, record_once
+from ml_assets.stages.rows import Rows, load_rows
+from ml_assets.stages.step import StageResult, Step
+from ml_assets.training import TrainingError, predict, trusted_types
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_SLICES = 40
+
+
+def run(step: Step) -> StageResult:
+    """Evaluate one period, judge the result by the policy, and record a refusal when a gate closes."""
+    candidate = step.read_document(("candidate",), step.partition)
+    champion = champion_before(step.services.ledger.decisions((step.spec.team, step.spec.name)), step.time)
+    report, problem = measure(step, candidate, champion)
+    thresholds = select_thresholds(step.spec.gates, step.services.policy.thresholds())
+    judgements = _judge(step, report)
+    document = {
+        "candidate": {"variant": candidate["variant"], "run_id": candidate["run_id"]},
+        "champion": None
+        if champion is None
+        else {"version": champion.model_version, "partition": champion.partition, "problem": problem},
+        "improvement_over_champion": _improvements(report, "champion"),
+        "report": report.to_document(),
+    }
+    content = {k: v for k, v in document.items() if k != "candidate"} | {"prediction": candidate["prediction_digest"]}
+    stored = step.services.data_store.write_document(
+        step.asset("evaluation"), step.partition, document, data_version=document_digest(content)
+    )
+    pictures = figures(report, partition=step.partition)
+    step.services.model_registry.log_results(
+        candidate["run_id"],
+        metrics=_tracker_metrics(report),
+        files={f"evaluation/{name}.png": png for name, png in pictures.items()},
+    )
+    if any(not j.passed and j.severity == "error" for j in judgements):
+        _record_refusal(step, champion, judgements, stored.data_version, thresholds_version(thresholds))
+    return StageResult(
+        stored=stored,
+        judgements=tuple(judgements),
+        policy_version=thresholds_version(thresholds),
+        facts=_facts(report, candidate, champion, problem),
+        pictures={"overview": overview(report, partition=step.partition), **pictures},
+        tables=tables(report),
+    )
+
+
+def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) -> tuple[EvaluationReport, str]:
+    """Return the report, and why the champion could not be measured (empty when it was, or there is none)."""
+    import pyarrow.compute as pc
+
+    spec, registry = step.spec, step.services.model_registry
+    trusted = trusted_types(spec.variants.values())
+    model = registry.load(candidate["model_uri"], trusted_types=trusted)
+    index = step.read(("row_index",), step.partition)
+    naive = [] if spec.evaluation.baseline == "prior" else [spec.evaluation.baseline]
+    columns = list(dict.fromkeys([*spec.features.columns, *spec.evaluation.slices, *naive]))
+    rows = load_rows(step, index.filter(pc.equal(index["labelled"], True)), columns=columns, context="testing")
+    classes = list(model.classes_) if spec.label.task == "multiclass" else None
+    scores = {
+        "candidate": predict(model, rows.frame, task=spec.label.task),
+        "baseline": _baseline(step, candidate, rows, classes),
+    }
+    problem = ""
+    if champion is not None and champion.model_version is not None:
+        try:
+            version = registry.version(champion.model_name, champion.model_version)
+            other = registry.load(version.model_uri, trusted_types=trusted)
+            if classes is not None and list(other.classes_) != classes:
+                raise TrainingError(f"it knows the classes {list(other.classes_)}, the candidate {classes}")
+            scores["champion"] = predict(other, rows.frame, task=spec.label.task)
+        except (TrainingError, RegistryError) as error:
+            problem = str(error)
+    report = evaluate(
+        task=spec.label.task,
+        y_true=rows.y,
+        scores=scores,
+        blocks=rows.day,
+        metrics=list(dict.fromkeys([spec.selection.metric, *spec.evaluation.metrics])),
+        slice_columns=rows.frame[list(spec.evaluation.slices)] if spec.evaluation.slices else None,
+        classes=classes,
+        confidence=spec.evaluation.confidence,
+        replicates=spec.evaluation.replicates,
+        seed=spec.training.seed,
+        event_time=rows.event_time,
+    )
+    return report, problem
+
+
+def _baseline(
+    step: Step, candidate: dict[str, Any], rows: Rows, classes: list[Any] | None
+) -> NDArray[np.float64]:
+    name = step.spec.evaluation.baseline
+    if name != "prior":
+        naive = rows.frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        missing = int(np.isnan(naive).sum())
+        if missing:
+            raise EvaluationError(
+                f"The naive baseline {name!r} is missing in {missing} of {len(naive)} rows of {step.partition}; "
+                "use a column that is always known, or evaluation.baseline: prior."
+            )
+        return naive
+    prior = candidate["prior"]
+    if classes is None:
+        return np.full(len(rows.y), prior["mean"])
+    return np.tile([prior.get(str(c), 0.0) for c in classes], (len(rows.y), 1))
+
+
+def _judge(step: Step, report: EvaluationReport) -> list[Judgement]:
+    thresholds = select_thresholds(step.spec.gates, step.services.policy.thresholds())
+    metrics = report.metrics
+    intervals = {m: report.interval("candidate", m) for m in metrics}
+    improvements = {m: report.difference(m, "baseline").improvement for m in metrics}
+    return judge_metrics(thresholds, intervals, improvements)
+
+
+def _improvements(report: EvaluationReport, reference: str) -> dict[str, Any] | None:
+    if reference not in report.models:
+        return None
+    return {m: asdict(report.difference(m, reference).improvement) for m in report.metrics}
+
+
+def _tracker_metrics(report: EvaluationReport) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for estimate in report.estimates:
+        prefix = "test" if estimate.model == "candidate" else f"test.{estimate.model}"
+        found[f"{prefix}.{estimate.metric}"] = estimate.interval.estimate
+        if estimate.model == "candidate":
+            found[f"{prefix}.{estimate.metric}.lower"] = estimate.interval.lower
+            found[f"{prefix}.{estimate.metric}.upper"] = estimate.interval.upper
+    return found
+
+
+def _facts(
+    report: EvaluationReport, candidate: dict[str, Any], champion: Decision | None, problem: str
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {"variant": candidate["variant"], "test_rows": report.n_rows, "test_days": report.n_blocks}
+    for metric in report.metrics:
+        interval = report.interval("candidate", metric)
+        facts |= {metric: interval.estimate, f"{metric}_lower": interval.lower, f"{metric}_upper": interval.upper}
+    if champion is not None and champion.model_version is not None:
+        facts["champion_version"] = champion.model_version
+    return facts | ({"champion_problem": problem} if problem else {})
+
+
+def tables(report: EvaluationReport) -> "dict[str, pd.DataFrame]":
+    """Return the metrics, the paired differences and the slices as frames to show."""
+    import pandas as pd
+
+    def row(interval: Any) -> dict[str, float]:
+        return {"estimate": interval.estimate, "lower": interval.lower, "upper": interval.upper}
+
+    found = {
+        "metrics": pd.DataFrame(
+            [{"model": e.model, "metric": e.metric, **row(e.interval)} for e in report.estimates]
+        ),
+        "improvement (positive is better)": pd.DataFrame(
+            [{"over": d.reference, "metric": d.metric, **row(d.improvement)} for d in report.differences]
+        ),
+    }
+    if report.slices is not None:
+        found[f"slices by {report.slices.metric}"] = _slice_frame(report)
+    return found
+
+
+def _slice_frame(report: EvaluationReport) -> "pd.DataFrame":
+    import pandas as pd
+
+    assert report.slices is not None  # noqa: S101 - the caller asked
+    lines = []
+    for s in report.slices.slices[:SHOWN_SLICES]:
+        value = s.reason if s.interval is None else f"{s.interval.estimate:.4f}"
+        ends = ("", "") if s.interval is None else (f"{s.interval.lower:.4f}", f"{s.interval.upper:.4f}")
+        lines.append(
+            {"column": s.column, "value": s.value, "rows": s.n_rows, "metric": value, "lower": ends[0], "upper": ends[1]}
+        )
+    return pd.DataFrame(lines)
+
+
+def _record_refusal(
+    step: Step, champion: Decision | None, judgements: list[Judgement], data_version: str, policy_version: str
+) -> None:
+    failed = [j for j in judgements if not j.passed and j.severity == "error"]
+    record_once(
+        step,
+        Decision(
+            pipeline=(step.spec.team, step.spec.name),
+            partition=step.partition,
+            outcome="refused",
+            reason="; ".join(f"{j.check}: {j.reason}" for j in failed),
+            model_name=model_name(step),
+            model_version=None,
+            champion_version=None if champion is None else champion.model_version,
+            data_version=data_version,
+            policy_version=policy_version,
+            run_id=step.run_id,
+            evidence={j.check: dict(j.evidence) for j in failed},
+        ),
+    )

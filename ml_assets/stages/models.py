@@ -1,0 +1,183 @@
+"""The `models/<variant>` and `candidate` stages: fit each variant, choose the best, fit it again on all rows."""
+
+import hashlib
+import time
+from typing import Any
+
+import numpy as np
+
+from ml_assets.bootstrap import block_bootstrap
+from ml_assets.digest import document_digest
+from ml_assets.interfaces import LoggedModel, ModelRun
+from ml_assets.metrics import METRICS
+from ml_assets.spec import VariantSpec
+from ml_assets.stages.rows import Rows, load_rows
+from ml_assets.stages.step import StageResult, Step
+from ml_assets.training import TRUSTED_TYPES, fit, predict, prepare
+
+INPUT_EXAMPLE_ROWS = 5
+
+
+def run_variant(step: Step, variant: str) -> StageResult:
+    """Fit one variant on the training split and score it on the validation split."""
+    references = step.read(("training_set",), step.partition)
+    columns, declared = step.spec.features.columns, step.spec.variants[variant]
+    train = load_rows(step, _split(references, "training"), columns=columns, context="training")
+    held_out = load_rows(step, _split(references, "validation"), columns=columns, context="validation")
+    started = time.perf_counter()
+    model = fit(declared, train.frame, train.y, seed=step.spec.training.seed)
+    seconds = time.perf_counter() - started
+    scores = predict(model, held_out.frame, task=step.spec.label.task)
+    metrics = validation_metrics(step, held_out, scores, model)
+    logged = _log(step, model, declared, train, (*train.inputs, *held_out.inputs), f"{step.time} {variant}", metrics)
+    document = {
+        "variant": variant,
+        "run_id": logged.run_id,
+        "model_uri": logged.model_uri,
+        "validation": metrics,
+        "training_rows": len(train.y),
+        "validation_rows": len(held_out.y),
+        "prediction_digest": prediction_digest(scores),
+    }
+    return _store(step, ("models", variant), document, seconds=seconds)
+
+
+def run_candidate(step: Step) -> StageResult:
+    """Choose the best variant on the validation split, and fit it again on every row of the training set."""
+    variants = {name: step.read_document(("models", name), step.partition) for name in step.spec.variants}
+    best = choose(step.spec.selection.metric, {n: d["validation"] for n, d in variants.items()})
+    declared, columns = step.spec.variants[best], step.spec.features.columns
+    references = step.read(("training_set",), step.partition)
+    rows = load_rows(step, references, columns=columns, context="training")
+    chosen = variants[best]
+    logged, seconds, digest = LoggedModel(run_id=chosen["run_id"], model_uri=chosen["model_uri"]), 0.0, ""
+    if step.spec.training.refit:
+        started = time.perf_counter()
+        model = fit(declared, rows.frame, rows.y, seed=step.spec.training.seed)
+        seconds = time.perf_counter() - started
+        logged = _log(step, model, declared, rows, rows.inputs, f"{step.time} candidate", chosen["validation"])
+        digest = prediction_digest(predict(model, rows.frame, task=step.spec.label.task))
+    document = {
+        "variant": best,
+        "run_id": logged.run_id,
+        "model_uri": logged.model_uri,
+        "validation": {name: d["validation"] for name, d in sorted(variants.items())},
+        "training_rows": len(rows.y),
+        "prior": prior(rows.y, step.spec.label.task),
+        "prediction_digest": digest or chosen["prediction_digest"],
+    }
+    return _store(step, ("candidate",), document, seconds=seconds)
+
+
+def choose(metric: str, validation: dict[str, dict[str, Any]]) -> str:
+    """Return the variant with the best estimate; of equals the one declared first."""
+    sign = 1.0 if METRICS[metric].greater_is_better else -1.0
+    if METRICS[metric].zero_is_best:
+        return min(validation, key=lambda name: abs(validation[name][metric]["estimate"]))
+    return max(validation, key=lambda name: sign * validation[name][metric]["estimate"])
+
+
+def prior(y: np.ndarray, task: str) -> dict[str, float]:
+    """Return what a model without features would predict: the mean, or each class's share."""
+    if task == "multiclass":
+        classes, counts = np.unique(y, return_counts=True)
+        return {str(c): float(n / len(y)) for c, n in zip(classes, counts, strict=True)}
+    return {"mean": float(np.mean(y))}
+
+
+def prediction_digest(scores: np.ndarray) -> str:
+    """Return the SHA-256 of scores: two models with the same digest score these rows bit for bit alike."""
+    return hashlib.sha256(np.ascontiguousarray(scores, dtype="<f8").tobytes()).hexdigest()
+
+
+def validation_metrics(step: Step, rows: Rows, scores: np.ndarray, model: Any) -> dict[str, dict[str, float]]:
+    """Return the selection metric and the evaluation metrics on the validation split, with day-block intervals."""
+    evaluation, task = step.spec.evaluation, step.spec.label.task
+    names = list(dict.fromkeys([step.spec.selection.metric, *evaluation.metrics]))
+    result = block_bootstrap(
+        task=task,
+        y_true=rows.y,
+        scores={"model": scores},
+        blocks=rows.day,
+        metrics=names,
+        classes=list(model.classes_) if task == "multiclass" else None,
+        replicates=evaluation.replicates,
+        seed=step.spec.training.seed,
+    )
+    intervals = {name: result.interval("model", name, confidence=evaluation.confidence) for name in names}
+    return {
+        name: {"estimate": i.estimate, "lower": i.lower, "upper": i.upper} for name, i in intervals.items()
+    }
+
+
+def _split(references: Any, name: str) -> Any:
+    import pyarrow.compute as pc
+
+    return references.filter(pc.equal(references["split"], name))
+
+
+def _log(
+    step: Step, model: Any, variant: VariantSpec, rows: Rows, inputs: Any, name: str, metrics: dict[str, Any]
+) -> LoggedModel:
+    spec = step.spec
+    example = prepare(rows.frame.head(INPUT_EXAMPLE_ROWS))
+    return step.services.model_registry.log_model(
+        ModelRun(
+            experiment=f"{spec.team}/{spec.name}",
+            name=name,
+            model=model,
+            input_example=example,
+            output_example=predict(model, example, task=spec.label.task),
+            params={
+                "estimator": variant.estimator,
+                "seed": spec.training.seed,
+                "window": str(spec.training.window),
+                **{f"estimator.{k}": v for k, v in variant.params.items()},
+                **{f"preprocessing.{k}": v for k, v in variant.preprocessing.model_dump().items()},
+            },
+            metrics={f"validation.{metric}": values["estimate"] for metric, values in metrics.items()},
+            tags={
+                "team": spec.team,
+                "pipeline": spec.name,
+                "partition": step.partition,
+                "dagster_run_id": step.run_id,
+                "code_version": step.pipeline.features.digest,
+                "training_set_version": step.upstream[f"{'/'.join(step.asset('training_set'))} [{step.partition}]"],
+            },
+            inputs=inputs,
+            trusted_types=(*TRUSTED_TYPES, *variant.trusted_types),
+        )
+    )
+
+
+def _store(step: Step, stage: tuple[str, ...], document: dict[str, Any], *, seconds: float) -> StageResult:
+    # Run ids and addresses differ from run to run; what the model predicts does not.
+    content = {k: v for k, v in document.items() if k not in {"run_id", "model_uri"}}
+    stored = step.services.data_store.write_document(
+        step.asset(*stage), step.partition, document, data_version=document_digest(content)
+    )
+    metric = step.spec.selection.metric
+    validation = document["validation"]
+    best = validation[document["variant"]] if stage == ("candidate",) else validation
+    facts = {
+        "variant": document["variant"],
+        "mlflow_run_id": document["run_id"],
+        "model_uri": document["model_uri"],
+        "fit_seconds": round(seconds, 3),
+        "training_rows": document["training_rows"],
+        "seed": step.spec.training.seed,
+        f"validation_{metric}": best[metric]["estimate"],
+    }
+    tables = {"validation": _comparison(metric, validation)} if stage == ("candidate",) else {}
+    return StageResult(stored=stored, facts=facts, tables=tables)
+
+
+def _comparison(metric: str, validation: dict[str, Any]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {"variant": name, metric: v[metric]["estimate"], "lower": v[metric]["lower"], "upper": v[metric]["upper"]}
+            for name, v in validation.items()
+        ]
+    )

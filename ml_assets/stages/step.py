@@ -1,0 +1,176 @@
+"""One execution of one stage for one partition: what it may use, what it read, and what it gives back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.errors import StoreError
+from ml_assets.gates import (
+    EXPECTATIONS,
+    Judgement,
+    expectations_version,
+    require_open,
+    select_thresholds,
+    thresholds_version,
+)
+from ml_assets.interfaces import (
+    AssetPath,
+    DataStore,
+    Ledger,
+    ModelRegistry,
+    PolicySource,
+    StoredPartition,
+    Validator,
+)
+from ml_assets.periods import Periods, join_partition, split_partition
+from ml_assets.sources import LandingZone
+from ml_assets.spec import PipelineSpec
+from ml_assets.spec.reading import LoadedPipeline
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The world as stages see it; field names are the Dagster resource keys."""
+
+    data_store: DataStore
+    ledger: Ledger
+    model_registry: ModelRegistry
+    validator: Validator
+    policy: PolicySource
+    landing: LandingZone
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a stage made of one partition.
+
+    Attributes:
+        stored: The version it wrote.
+        judgements: What its gates say of that version.
+        policy_version: What they were judged by; empty when the stage has no gates.
+        facts: Further facts for the asset's metadata: numbers, text, or JSON-ready values.
+        pictures: Name → PNG.
+        tables: Name → small frame to show.
+        column_lineage: Column → (asset, column) pairs it was made of.
+    """
+
+    stored: StoredPartition
+    judgements: tuple[Judgement, ...] = ()
+    policy_version: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    tables: "Mapping[str, pd.DataFrame]" = field(default_factory=dict)
+    column_lineage: Mapping[str, Sequence[tuple[AssetPath, str]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One stage at one partition.
+
+    Attributes:
+        pipeline: The pipeline's description, read and checked.
+        services: The world.
+        partition: Dagster's partition key.
+        run_id: Dagster run, for the record.
+        upstream: Filled as upstream partitions are read: "asset [partition]" → data version.
+    """
+
+    pipeline: LoadedPipeline
+    services: Services
+    partition: str
+    run_id: str
+    upstream: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """Return the pipeline's description."""
+        return self.pipeline.spec
+
+    @property
+    def group(self) -> str | None:
+        """Return the group of this partition, or None."""
+        return split_partition(self.partition)[0]
+
+    @property
+    def time(self) -> str:
+        """Return the time key of this partition."""
+        return split_partition(self.partition)[1]
+
+    @cached_property
+    def periods(self) -> Periods:
+        """Return the pipeline's time partitions."""
+        return Periods.of(self.spec.partitions, self.spec.source.event_time.timezone)
+
+    def asset(self, *stage: str) -> AssetPath:
+        """Return the path of one of the pipeline's assets."""
+        return (self.spec.team, self.spec.name, *stage)
+
+    def group_partitions(self, time: str) -> list[str]:
+        """Return the time × group partition keys of a period, in the order of the declared groups."""
+        group = self.spec.partitions.group
+        return [time] if group is None else [join_partition(value, time) for value in group.values]
+
+    def describe(self, stage: Sequence[str], partition: str, data_version: str | None = None) -> StoredPartition:
+        """Return an upstream partition's version after asking the ledger whether it may be used.
+
+        Raises:
+            StoreError: If it was never materialized.
+            GateClosedError: If one of its gates is closed.
+        """
+        asset = self.asset(*stage)
+        stored = self.services.data_store.describe(asset, partition, data_version=data_version)
+        if stored is None:
+            raise StoreError(
+                f"{'/'.join(asset)} [{partition}] has not been materialized. Materialize it first, for example with "
+                f"`ml-assets backfill {self.spec.team}/{self.spec.name} --from {split_partition(partition)[1]} "
+                f"--to {split_partition(partition)[1]}`."
+            )
+        checks, policy_version = gates_of(self, stage[0])
+        require_open(
+            self.services.ledger,
+            asset=asset,
+            partition=partition,
+            data_version=stored.data_version,
+            policy_version=policy_version,
+            checks=checks,
+        )
+        self.upstream[f"{'/'.join(asset)} [{partition}]"] = stored.data_version
+        return stored
+
+    def read(
+        self,
+        stage: Sequence[str],
+        partition: str,
+        *,
+        columns: Sequence[str] | None = None,
+        data_version: str | None = None,
+    ) -> "pa.Table":
+        """Read an upstream table through its gate; see `describe` for what is raised."""
+        stored = self.describe(stage, partition, data_version)
+        return self.services.data_store.read(
+            stored.asset, partition, columns=columns, data_version=stored.data_version
+        )
+
+    def read_document(self, stage: Sequence[str], partition: str) -> dict[str, Any]:
+        """Read an upstream document through its gate; see `describe` for what is raised."""
+        stored = self.describe(stage, partition)
+        return self.services.data_store.read_document(
+            stored.asset, partition, data_version=stored.data_version
+        )
+
+
+def gates_of(step: Step, stage: str) -> tuple[list[str], str]:
+    """Return the checks that a stage's data version must pass, and the policy version they are judged by now."""
+    if stage == "raw_data":
+        return [EXPECTATIONS], expectations_version(step.pipeline.raw_data_expectations)
+    if stage == "features":
+        return [EXPECTATIONS], expectations_version(step.pipeline.features_expectations)
+    if stage == "evaluation" and step.spec.gates:
+        thresholds = select_thresholds(step.spec.gates, step.services.policy.thresholds())
+        return [t.name for t in thresholds], thresholds_version(thresholds)
+    return [], ""

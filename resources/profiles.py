@@ -1,0 +1,146 @@
+"""Which world a process runs in: the only reader of the environment, and the binder of resources."""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+
+from ml_assets.execution.warm_executor import warm_executor
+from ml_assets.sources import LandingZone
+from ml_assets.stages.step import Services
+from resources.data_store import ParquetDataStore
+from resources.expectations import GreatExpectationsValidator
+from resources.ledger import SqlLedger
+from resources.model_registry import MlflowRegistry
+from resources.policy_files import PolicyFiles
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+QUIET = {
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HAMILTON_TELEMETRY_ENABLED": "false",
+    "HAMILTON_AUTOLOAD_EXTENSIONS": "0",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+PRELOAD = (
+    "numpy",
+    "pandas",
+    "pyarrow.parquet",
+    "pyarrow.csv",
+    "pyarrow.compute",
+    "resources.heavy_libraries",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Where this process keeps its data and records.
+
+    Attributes:
+        project_root: The repository's root.
+        state: Folder of everything that is made here: data, MLflow, ledger, Dagster's home.
+        data_url: Root of the data store, a folder or fsspec URL.
+        landing_url: Root of the landing zone, a folder or fsspec URL.
+        policy_url: Folder of policy files, local or an fsspec URL.
+        ledger_url: SQLAlchemy URL of the ledger; may hold a password and is not shown.
+        mlflow_url: MLflow tracking URI; may hold a password and is not shown.
+        mlflow_artifacts: Root of MLflow's artefacts when it has no server of its own.
+        cores: Most processor cores that the steps of one run use together; all there are when None.
+    """
+
+    project_root: Path
+    state: Path
+    data_url: str
+    landing_url: str
+    policy_url: str
+    ledger_url: str = field(repr=False)
+    mlflow_url: str = field(repr=False)
+    mlflow_artifacts: str | None
+    cores: int | None = None
+
+    @property
+    def dagster_home(self) -> Path:
+        """Return the folder of Dagster's instance."""
+        return self.state / "dagster"
+
+    def services(self) -> Services:
+        """Return what pipelines run with; nothing is opened yet."""
+        return Services(
+            data_store=ParquetDataStore(self.data_url),
+            ledger=SqlLedger(self.ledger_url),
+            model_registry=MlflowRegistry(self.mlflow_url, self.mlflow_artifacts),
+            validator=GreatExpectationsValidator(),
+            policy=PolicyFiles(self.policy_url),
+            landing=LandingZone(root=self.landing_url),
+        )
+
+    def executor(self) -> dg.ExecutorDefinition:
+        """Return the executor whose steps are forked from the run's own warm process."""
+        config: dict[str, object] = {"preload": list(PRELOAD)}
+        if self.cores is not None:
+            config["max_concurrent"] = self.cores
+        return warm_executor.configured(config, name="warm")
+
+    def activate(self) -> None:
+        """Make this process, and those it starts, use this profile's Dagster home, with telemetry off."""
+        os.environ.update(self.environment())
+
+    def initialise(self) -> None:
+        """Create the Dagster home, the ledger and the MLflow database before several processes open them at once."""
+        from resources.dagster_home import initialise_home
+
+        initialise_home(self.dagster_home)
+        services = self.services()
+        services.ledger.decisions(("", ""))
+        MlflowRegistry(self.mlflow_url, self.mlflow_artifacts).initialise()
+
+    def tracker_command(self, port: int) -> list[str] | None:
+        """Return the command that serves MLflow's UI on this profile's store, or None when a server is used."""
+        if self.mlflow_url.startswith("http"):
+            return None
+        return [
+            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.mlflow_url,
+            "--default-artifact-root", self.mlflow_artifacts or "", "--host", "127.0.0.1", "--port", str(port),
+            "--workers", "1",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that a service started by the command line needs beside the inherited ones."""
+        return {
+            **QUIET,
+            "DAGSTER_HOME": str(self.dagster_home),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.project_root), os.environ.get("PYTHONPATH")])),
+            "ML_ASSETS_STATE": str(self.state),
+        }
+
+
+def current_profile() -> Profile:
+    """Return the profile that the environment describes; with an empty environment all is below ./state.
+
+    ML_ASSETS_STATE, ML_ASSETS_DATA, ML_ASSETS_LANDING, ML_ASSETS_POLICIES, ML_ASSETS_LEDGER, MLFLOW_TRACKING_URI,
+    ML_ASSETS_MLFLOW_ARTIFACTS and ML_ASSETS_CORES are read.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    read = os.environ.get
+    state = Path(read("ML_ASSETS_STATE") or PROJECT_ROOT / "state").resolve()
+    cores = read("ML_ASSETS_CORES")
+    if cores is not None and not (cores.isdigit() and int(cores) > 0):
+        raise ValueError(f"ML_ASSETS_CORES is {cores!r}; expected a positive whole number.")
+    mlflow = read("MLFLOW_TRACKING_URI")
+    return Profile(
+        project_root=PROJECT_ROOT,
+        state=state,
+        data_url=read("ML_ASSETS_DATA") or str(state / "data"),
+        landing_url=read("ML_ASSETS_LANDING") or str(state / "landing"),
+        policy_url=read("ML_ASSETS_POLICIES") or str(PROJECT_ROOT / "policies"),
+        ledger_url=read("ML_ASSETS_LEDGER") or f"sqlite:///{state / 'ledger.db'}",
+        mlflow_url=mlflow or f"sqlite:///{state / 'mlflow' / 'mlflow.db'}",
+        mlflow_artifacts=read("ML_ASSETS_MLFLOW_ARTIFACTS")
+        or (None if mlflow and mlflow.startswith("http") else str(state / "mlflow" / "artifacts")),
+        cores=int(cores) if cores else None,
+    )

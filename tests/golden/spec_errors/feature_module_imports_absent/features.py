@@ -1,0 +1,3 @@
+"""Features of an order."""
+
+import pandsa as pd

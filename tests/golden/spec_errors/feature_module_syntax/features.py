@@ -1,0 +1,5 @@
+"""Features of an order."""
+
+
+def returned(returned_at)
+    return returned_at.notna()
