@@ -93,17 +93,13 @@ class Replicates:
         bounds = METRICS[metric].bounds
         return self._interval(metric, self.estimates[key], self.values[key], confidence, method, bounds)
 
-    def difference(
-        self, metric: str, candidate: str, reference: str, *, confidence: float = 0.95
-    ) -> Interval:
+    def difference(self, metric: str, candidate: str, reference: str, *, confidence: float = 0.95) -> Interval:
         """Return the metric of the candidate minus that of the reference, on the same resamplings."""
         estimate = self.estimates[candidate, metric] - self.estimates[reference, metric]
         values = self.values[candidate, metric] - self.values[reference, metric]
         return self._interval(metric, estimate, values, confidence, "percentile")
 
-    def improvement(
-        self, metric: str, candidate: str, reference: str, *, confidence: float = 0.95
-    ) -> Interval:
+    def improvement(self, metric: str, candidate: str, reference: str, *, confidence: float = 0.95) -> Interval:
         """Return how much better the candidate is; positive is better whatever the metric's direction."""
         better = METRICS[metric].improvement
         first, second = (np.array([self.estimates[model, metric]]) for model in (candidate, reference))
@@ -126,9 +122,7 @@ class Replicates:
         the quantiles would rest on a handful of replicates.
         """
         if not 0.0 < confidence < 1.0:
-            raise EvaluationError(
-                f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95."
-            )
+            raise EvaluationError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95.")
         defined = values[~np.isnan(values)]
         n_undefined = values.size - defined.size
         if n_undefined > MAX_UNDEFINED_SHARE * values.size:
@@ -170,9 +164,7 @@ def block_codes(blocks: ArrayLike, n_rows: int) -> tuple[NDArray[np.int64], int]
 
     labels = np.asarray(blocks)
     if labels.shape != (n_rows,):
-        raise EvaluationError(
-            f"blocks has shape {labels.shape}; expected one label for each of {n_rows} rows."
-        )
+        raise EvaluationError(f"blocks has shape {labels.shape}; expected one label for each of {n_rows} rows.")
     codes, found = pd.factorize(labels, sort=True)
     if (codes < 0).any():
         raise EvaluationError(
@@ -231,9 +223,7 @@ def _ranking_statistic(name: str, y: NDArray, score: Floats, block: NDArray[np.i
     return lambda weights: np.array([value(replicate[block]) for replicate in weights])
 
 
-def _sum_statistic(
-    name: str, y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int
-) -> Statistic:
+def _sum_statistic(name: str, y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int) -> Statistic:
     terms = sum_terms(name, y, score)
     sums = np.column_stack([np.bincount(block, column, minlength=n_blocks) for column in terms.T])
     return lambda weights: value_of_sums(name, weights @ sums)
@@ -246,10 +236,7 @@ def _statistic(
     if name not in RANK_METRICS:
         return _sum_statistic(name, y, score, block, n_blocks)
     if name == "roc_auc_ovr":
-        parts = [
-            _statistic("roc_auc", y == k, score[:, k], block, n_blocks, replicates)
-            for k in range(score.shape[1])
-        ]
+        parts = [_statistic("roc_auc", y == k, score[:, k], block, n_blocks, replicates) for k in range(score.shape[1])]
         return lambda weights: np.mean([part(weights) for part in parts], axis=0)
     # Counting pairs costs a pass over the rows for each block, weighing them one for each replicate.
     if name == "roc_auc" and n_blocks <= min(replicates, 2_000):

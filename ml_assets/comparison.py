@@ -78,8 +78,7 @@ def decide(improvement: Interval, *, margin: float) -> Comparison:
     """
     if not (math.isfinite(margin) and margin >= 0):
         raise EvaluationError(
-            f"the margin is {margin}; expected a number ≥ 0, the loss that does not matter. "
-            f"Correct it in the policy."
+            f"the margin is {margin}; expected a number ≥ 0, the loss that does not matter. Correct it in the policy."
         )
     more_blocks = None
     measured = (
@@ -113,9 +112,7 @@ def _blocks_to_decide(improvement: Interval, margin: float) -> int | None:
     """Return how many blocks are missing, the interval's width being proportional to 1/√blocks."""
     distance = improvement.estimate + margin
     # The end that must cross −margin: the lower one when the estimate is above it, else the upper one.
-    reach = (
-        improvement.estimate - improvement.lower if distance > 0 else improvement.upper - improvement.estimate
-    )
+    reach = improvement.estimate - improvement.lower if distance > 0 else improvement.upper - improvement.estimate
     # A million times the blocks there are is never: the estimate lies on −margin.
     if abs(distance) <= reach / 1_000:
         return None

@@ -134,11 +134,7 @@ def _json_problems(value: Any, place: str) -> Iterator[str]:
         if not math.isfinite(value):
             yield f"{here} is {value}; expected a finite number, so write None where there is no value"
     elif not (value is None or isinstance(value, int)):
-        hint = (
-            "dict(…)"
-            if isinstance(value, Mapping)
-            else "a plain Python value, such as .item() or .isoformat()"
-        )
+        hint = "dict(…)" if isinstance(value, Mapping) else "a plain Python value, such as .item() or .isoformat()"
         yield f"{here} is a {type(value).__name__}; convert it to {hint}"
 
 

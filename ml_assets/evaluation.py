@@ -209,9 +209,7 @@ def _curves(model: str, label: str, y: NDArray, score: Floats) -> list[Curve]:
     ]
 
 
-def _confusion(
-    true: NDArray, predicted: NDArray, labels: tuple[str, ...], threshold: float | None
-) -> ConfusionTable:
+def _confusion(true: NDArray, predicted: NDArray, labels: tuple[str, ...], threshold: float | None) -> ConfusionTable:
     pairs = true.astype(np.int64) * len(labels) + predicted.astype(np.int64)
     counts = np.bincount(pairs, minlength=len(labels) ** 2).reshape(len(labels), len(labels))
     return ConfusionTable(threshold=threshold, labels=labels, counts=tuple(map(tuple, counts.tolist())))
@@ -233,18 +231,14 @@ def _classification(
         confusion = [_confusion(y, candidate.argmax(axis=1), labels, None)]
     right, sure = tops["candidate"]
     names = labels if task == "binary" else ("wrong", "right")
-    histograms = [
-        np.histogram(sure[right == k], bins=HISTOGRAM_BINS, range=(0.0, 1.0))[0].tolist() for k in (0, 1)
-    ]
+    histograms = [np.histogram(sure[right == k], bins=HISTOGRAM_BINS, range=(0.0, 1.0))[0].tolist() for k in (0, 1)]
     return {
         "calibration": tuple(
             Calibration(model=model, bins=calibration_table(*top, block)) for model, top in tops.items()
         ),
         "confusion": tuple(confusion),
         "curves": tuple(curves),
-        "histograms": tuple(
-            Histogram(label=n, counts=tuple(h)) for n, h in zip(names, histograms, strict=True)
-        ),
+        "histograms": tuple(Histogram(label=n, counts=tuple(h)) for n, h in zip(names, histograms, strict=True)),
     }
 
 
@@ -280,9 +274,7 @@ def _regression(
             low, high = np.quantile(error, (0.1, 0.9)).tolist()
             mean = float(error.mean())
             residuals.append(
-                BlockResidual(
-                    model=model, block=names[code], n_rows=error.size, mean=mean, low=low, high=high
-                )
+                BlockResidual(model=model, block=names[code], n_rows=error.size, mean=mean, low=low, high=high)
             )
     return {"heatmap": _heatmap(y, scores["candidate"]), "residuals": tuple(residuals)}
 

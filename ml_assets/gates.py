@@ -7,7 +7,15 @@ from typing import Any, Literal, get_args
 
 from ml_assets.digest import document_digest
 from ml_assets.errors import GateClosedError, PolicyError
-from ml_assets.interfaces import AssetPath, Expectation, ExpectationResult, Ledger, Severity, Threshold, Verdict
+from ml_assets.interfaces import (
+    AssetPath,
+    Expectation,
+    ExpectationResult,
+    Ledger,
+    Severity,
+    Threshold,
+    Verdict,
+)
 from ml_assets.metrics import METRICS
 
 Rule = Literal["floor", "ceiling", "beats_baseline"]
@@ -121,9 +129,7 @@ def judge_metrics(
     return [_judge_metric(t, intervals, improvements) for t in thresholds]
 
 
-def _judge_metric(
-    threshold: Threshold, intervals: Mapping[str, Any], improvements: Mapping[str, Any]
-) -> Judgement:
+def _judge_metric(threshold: Threshold, intervals: Mapping[str, Any], improvements: Mapping[str, Any]) -> Judgement:
     metric, rule = parse_gate(threshold.name)
     interval = (improvements if rule == "beats_baseline" else intervals)[metric]
     value = 0.0 if threshold.value is None else threshold.value
@@ -143,7 +149,11 @@ def _judge_metric(
         "policy": f"{threshold.file}:{threshold.line}",
     }
     return Judgement(
-        check=threshold.name, passed=bool(passed), severity=threshold.severity, reason=reason, evidence=evidence
+        check=threshold.name,
+        passed=bool(passed),
+        severity=threshold.severity,
+        reason=reason,
+        evidence=evidence,
     )
 
 
@@ -197,13 +207,17 @@ def require_open(
         verdict = latest.get(check)
         if verdict is None:
             raise GateClosedError(
-                asset, partition, data_version,
+                asset,
+                partition,
+                data_version,
                 f"Gate {check!r} has no verdict on {place}, and no verdict means closed. "
                 f"Materialize {'/'.join(asset)} [{partition}] again, with its checks.",
             )
         if verdict.outcome == "failed" and verdict.severity == "error":
             raise GateClosedError(
-                asset, partition, data_version,
+                asset,
+                partition,
+                data_version,
                 f"Gate {check!r} failed on {place}: {verdict.reason}. "
                 "Correct the data (or the model) and materialize it again; nothing downstream may use it.",
             )

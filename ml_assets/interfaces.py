@@ -75,15 +75,11 @@ class DataStore(Protocol):
         """
         ...
 
-    def read_document(
-        self, asset: AssetPath, partition: str, *, data_version: str | None = None
-    ) -> dict[str, Any]:
+    def read_document(self, asset: AssetPath, partition: str, *, data_version: str | None = None) -> dict[str, Any]:
         """Return the current or the given version of a document; raises StoreError when there is none."""
         ...
 
-    def describe(
-        self, asset: AssetPath, partition: str, *, data_version: str | None = None
-    ) -> StoredPartition | None:
+    def describe(self, asset: AssetPath, partition: str, *, data_version: str | None = None) -> StoredPartition | None:
         """Return what is known of a partition's version, or None when it does not exist."""
         ...
 
@@ -137,9 +133,7 @@ class ExpectationResult:
 class Validator(Protocol):
     """Runs a suite of expectations on one batch."""
 
-    def validate(
-        self, frame: "pd.DataFrame", expectations: Sequence[Expectation]
-    ) -> list[ExpectationResult]:
+    def validate(self, frame: "pd.DataFrame", expectations: Sequence[Expectation]) -> list[ExpectationResult]:
         """Return one result for each expectation, in their order.
 
         Raises:
@@ -356,9 +350,7 @@ class ModelRegistry(Protocol):
         """Record one run with its model; the model is written without pickle."""
         ...
 
-    def log_results(
-        self, run_id: str, *, metrics: Mapping[str, float], files: Mapping[str, bytes]
-    ) -> None:
+    def log_results(self, run_id: str, *, metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
         """Add metrics and artefact files (path → bytes, such as "evaluation/roc.png") to a run."""
         ...
 

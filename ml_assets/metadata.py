@@ -90,7 +90,9 @@ def _table_metadata(result: StageResult) -> dict[str, Any]:
     if result.column_lineage:
         found["dagster/column_lineage"] = dg.TableColumnLineage(
             deps_by_column={
-                column: [dg.TableColumnDep(asset_key=dg.AssetKey(list(asset)), column_name=name) for asset, name in deps]
+                column: [
+                    dg.TableColumnDep(asset_key=dg.AssetKey(list(asset)), column_name=name) for asset, name in deps
+                ]
                 for column, deps in result.column_lineage.items()
             }
         )

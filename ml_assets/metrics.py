@@ -98,9 +98,7 @@ def metric_for(name: str, task: Task) -> Metric:
         return METRICS[name]
     close = difflib.get_close_matches(name, offered, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
-    raise EvaluationError(
-        f"there is no metric '{name}' for {task}; expected one of {', '.join(offered)}.{hint}"
-    )
+    raise EvaluationError(f"there is no metric '{name}' for {task}; expected one of {', '.join(offered)}.{hint}")
 
 
 def _encode_classes(y_true: ArrayLike, classes: Sequence[object]) -> NDArray[np.int64]:

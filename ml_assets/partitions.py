@@ -60,9 +60,7 @@ def with_history(spec: PipelineSpec) -> dg.PartitionMapping | None:
     return dg.MultiPartitionMapping(
         {
             TIME: dg.DimensionPartitionMapping(dimension_name=TIME, partition_mapping=back),
-            GROUP: dg.DimensionPartitionMapping(
-                dimension_name=GROUP, partition_mapping=dg.IdentityPartitionMapping()
-            ),
+            GROUP: dg.DimensionPartitionMapping(dimension_name=GROUP, partition_mapping=dg.IdentityPartitionMapping()),
         }
     )
 

@@ -103,9 +103,7 @@ def _labels(ax: "Axes", lines: Sequence[tuple[str, str]], corner: Corner, column
         text.set(fontsize=NORMAL, fontweight="bold")
 
 
-def _curves(
-    ax: "Axes", report: EvaluationReport, curves: Sequence[Curve], metric: str, *, brief: bool
-) -> str:
+def _curves(ax: "Axes", report: EvaluationReport, curves: Sequence[Curve], metric: str, *, brief: bool) -> str:
     """Draw and name a curve for each model or, for multiclass, frequent class; return words for the title."""
     table = report.confusion[0]
     n_rows = dict(zip(table.labels, map(sum, table.counts), strict=True))

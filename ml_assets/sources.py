@@ -70,7 +70,12 @@ def partition_url(source: SourceSpec, group: str | None, time: str) -> str:
 
 
 def read_table(
-    landing: LandingZone, url: str, file_format: str, columns: Mapping[str, ColumnSpec], *, stored_in: str = "UTC"
+    landing: LandingZone,
+    url: str,
+    file_format: str,
+    columns: Mapping[str, ColumnSpec],
+    *,
+    stored_in: str = "UTC",
 ) -> "pa.Table":
     """Read the declared columns of one file, in their declared types.
 
@@ -104,7 +109,13 @@ def read_table(
 
 
 def check_rows(
-    table: "pa.Table", source: SourceSpec, periods: Periods, *, group_column: str | None, group: str | None, time: str
+    table: "pa.Table",
+    source: SourceSpec,
+    periods: Periods,
+    *,
+    group_column: str | None,
+    group: str | None,
+    time: str,
 ) -> None:
     """Refuse rows that are not this partition's: another group, another period, or a repeated row id.
 
@@ -174,7 +185,10 @@ def _read_csv(file: IO[bytes], columns: Mapping[str, ColumnSpec]) -> "pa.Table":
     # Timestamps are read as text: the same file may write them with or without an offset.
     types = {n: pa.string() if c.type == "timestamp" else arrow_type(c) for n, c in columns.items()}
     convert = csv.ConvertOptions(
-        column_types=types, null_values=MISSING_TEXT, strings_can_be_null=True, quoted_strings_can_be_null=False
+        column_types=types,
+        null_values=MISSING_TEXT,
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
     )
     return csv.read_csv(file, convert_options=convert)
 
@@ -187,9 +201,7 @@ def _read_parquet(file: IO[bytes], columns: Mapping[str, ColumnSpec]) -> "pa.Tab
     return parquet.read(columns=present)
 
 
-def _cast(
-    table: "pa.Table", columns: Mapping[str, ColumnSpec], *, place: str, stored_in: str
-) -> "pa.Table":
+def _cast(table: "pa.Table", columns: Mapping[str, ColumnSpec], *, place: str, stored_in: str) -> "pa.Table":
     import pyarrow as pa
 
     arrays = []
@@ -217,7 +229,7 @@ def _cast_column(array: "pa.ChunkedArray", spec: ColumnSpec, stored_in: str) -> 
         return array.cast(target)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         first = next((v.as_py() for v in array if v.is_valid), "")
-        zoned = first.endswith("Z") or first[-6:-5] in {"+", "-"} or first[-5:-4] in {"+", "-"} and ":" in first
+        zoned = first.endswith("Z") or first[-6:-5] in {"+", "-"} or (first[-5:-4] in {"+", "-"} and ":" in first)
         array = array.cast(target if zoned else pa.timestamp("us"))
     if pa.types.is_timestamp(array.type) and array.type.tz is None:
         array = pc.assume_timezone(array.cast(pa.timestamp("us")), stored_in)

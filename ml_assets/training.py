@@ -137,7 +137,9 @@ def _categorical(preprocessing: PreprocessingSpec, seed: int) -> Any:
 
     if preprocessing.categorical == "one_hot":
         return OneHotEncoder(
-            handle_unknown="infrequent_if_exist", min_frequency=preprocessing.min_frequency, sparse_output=False
+            handle_unknown="infrequent_if_exist",
+            min_frequency=preprocessing.min_frequency,
+            sparse_output=False,
         )
     if preprocessing.categorical == "target":
         return TargetEncoder(random_state=seed)

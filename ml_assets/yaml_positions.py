@@ -93,9 +93,7 @@ def _refuse_unreadable(text: str, file: str) -> None:
     if control := Reader.NON_PRINTABLE.search(text):
         line = text.count("\n", 0, control.start()) + 1
         found = f"the control character {control.group()!r}"
-        raise SpecError(
-            [Problem(file=file, line=line, field="", found=found, expected="printable text in UTF-8")]
-        )
+        raise SpecError([Problem(file=file, line=line, field="", found=found, expected="printable text in UTF-8")])
     if (size := len(text.encode())) > MAX_BYTES:
         found, expected = f"{size:,} bytes", f"at most {MAX_BYTES:,} bytes"
         raise SpecError([Problem(file=file, line=0, field="", found=found, expected=expected)])
@@ -141,9 +139,7 @@ class _Document:
             self._refuse(event, path, f"the anchor &{anchor}", "a value without an anchor")
         if tag := getattr(event, "tag", None):
             tag = tag.replace("tag:yaml.org,2002:", "!!")
-            self._refuse(
-                event, path, f"the tag {tag}", "a value without a tag", "quote a value to make it text"
-            )
+            self._refuse(event, path, f"the tag {tag}", "a value without a tag", "quote a value to make it text")
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(path)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -204,9 +200,7 @@ class _Document:
         if not (_INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)):
             return text
         if len(text) > _MAX_DIGITS:
-            self._refuse(
-                event, path, f"a number of {len(text)} digits", f"at most {_MAX_DIGITS}", "quote a text"
-            )
+            self._refuse(event, path, f"a number of {len(text)} digits", f"at most {_MAX_DIGITS}", "quote a text")
             return None
         if text.startswith(("0o", "0x")):
             return int(text, 0)

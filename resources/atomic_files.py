@@ -20,9 +20,7 @@ STALE_SECONDS = 3600
 
 _LOCAL_PREFIXES = ("file://", "local://")
 _TEMPORARY_SUFFIX = ".tmp"
-_ATOMIC_PUT = frozenset(
-    {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a", "tos"}
-)
+_ATOMIC_PUT = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a", "tos"})
 """Protocols of stores where an object appears whole; elsewhere a file is moved into place."""
 
 

@@ -183,9 +183,7 @@ class FastSqliteEventLogStorage(SqliteEventLogStorage):
     """Dagster's event log, a database for each run and an index, on connections that stay open."""
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         """Build from the `config` of dagster.yaml."""
         return cls(inst_data=inst_data, **config_value)
 
@@ -213,9 +211,7 @@ class LocalSqliteStorage(DagsterSqliteStorage):
         super(DagsterSqliteStorage, self).__init__()
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         """Build from the `config` of dagster.yaml."""
         return cls(inst_data=inst_data, **config_value)
 
@@ -229,9 +225,7 @@ class LocalLogs(LocalComputeLogManager):
         return {"home": StringSource}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         """Build from the `config` of dagster.yaml; logs lie where Dagster's default puts them."""
         return cls(base_dir=str(Path(config_value["home"]) / "storage"), inst_data=inst_data)
 

@@ -48,9 +48,7 @@ class ParquetDataStore:
 
     def __post_init__(self) -> None:
         if not self.root or self.root.startswith("~"):
-            raise StoreError(
-                f"the data store's root is {self.root!r}; expected the path of a folder, or a URL"
-            )
+            raise StoreError(f"the data store's root is {self.root!r}; expected the path of a folder, or a URL")
         if re.search(r"://[^/]*:[^/]*@", self.root):
             raise StoreError("the data store's root holds a password; pass it in storage_options instead")
         folder = local_folder(self.root)
@@ -107,18 +105,14 @@ class ParquetDataStore:
             place.publish(place.key("document", data_version), lambda sink: sink.write(content))
         return place.make_current("document", place.describe("document", data_version))
 
-    def read_document(
-        self, asset: AssetPath, partition: str, *, data_version: str | None = None
-    ) -> dict[str, Any]:
+    def read_document(self, asset: AssetPath, partition: str, *, data_version: str | None = None) -> dict[str, Any]:
         """Return the current or the given version of a document; raises StoreError when there is none."""
         place = self._place(asset, partition)
         if data_version is None:
             return place.document(place.require_current("document").data_version)
         return place.document(check_data_version(data_version))
 
-    def describe(
-        self, asset: AssetPath, partition: str, *, data_version: str | None = None
-    ) -> StoredPartition | None:
+    def describe(self, asset: AssetPath, partition: str, *, data_version: str | None = None) -> StoredPartition | None:
         """Return what the pointer says, or of a given version the Parquet footer; None when there is none.
 
         Raises:

@@ -165,9 +165,7 @@ def _missing_reason(missing: Sequence[str], columns: Sequence[str]) -> str:
 
 
 def _without_rows(expectation: Expectation, reason: str, frame: "pd.DataFrame") -> ExpectationResult:
-    return ExpectationResult(
-        expectation=expectation, success=False, n_failing=None, n_rows=len(frame), observed=reason
-    )
+    return ExpectationResult(expectation=expectation, success=False, n_failing=None, n_rows=len(frame), observed=reason)
 
 
 def _raised(found: "ExpectationValidationResult") -> str | None:
@@ -175,9 +173,7 @@ def _raised(found: "ExpectationValidationResult") -> str | None:
     info: Mapping[str, Any] = found.exception_info or {}
     for raised in (info, *info.values()):
         if isinstance(raised, dict) and raised.get("raised_exception"):
-            message = (
-                str(raised.get("exception_message") or "").strip() or "it raised an error without a message"
-            )
+            message = str(raised.get("exception_message") or "").strip() or "it raised an error without a message"
             return f"It could not be evaluated: {message.splitlines()[0][:MAX_REASON_CHARACTERS]}"
     return None
 
@@ -235,9 +231,7 @@ def _definition_error(expectation: Expectation) -> str | None:
     known = _known_types()
     if expectation.type not in known:
         close = get_close_matches(expectation.type, known, n=1)
-        hint = (
-            f"did you mean {close[0]!r}?" if close else "see Great Expectations' gallery for those there are."
-        )
+        hint = f"did you mean {close[0]!r}?" if close else "see Great Expectations' gallery for those there are."
         return f"{expectation.type!r} is no expectation of Great Expectations; {hint}"
     ours = [name for name in _OWN_ARGUMENTS if name in expectation.kwargs]
     if ours:
@@ -280,9 +274,7 @@ def _one_sentence(error: "ValidationError", expectation: Expectation) -> str:
             sentences.append(f"the argument {name!r} is missing")
         elif problem["type"] == "value_error.extra":
             close = get_close_matches(name, known, n=1)
-            sentences.append(
-                f"it has no argument {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
-            )
+            sentences.append(f"it has no argument {name!r}" + (f", did you mean {close[0]!r}?" if close else ""))
         else:
             found = repr(expectation.kwargs.get(name))[:80]
             sentences.append(f"{name} = {found}: {str(problem['msg']).rstrip('.')}")

@@ -19,9 +19,7 @@ MODEL_FILE = "model.skops"
 
 # skops holds fitted trees back because crafted node indices can crash the process. A file whose digest
 # is the one recorded when the estimator was logged was not crafted since, so they need no declaration.
-TREE_TYPES = frozenset(
-    {"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"}
-)
+TREE_TYPES = frozenset({"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"})
 
 _PINNED = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
 _PINNED_MODULES = frozenset({"builtins", "mlflow", "numpy", "pandas", "scipy", "sklearn", "skops"})

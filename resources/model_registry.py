@@ -321,13 +321,9 @@ def _has_default_experiment(database: Path) -> bool:
     """Tell whether MLflow's last act on a new database, its default experiment, has been committed."""
     if not database.exists():
         return False
-    with contextlib.closing(
-        sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
-    ) as connection:
+    with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         try:
-            return (
-                connection.execute("SELECT 1 FROM experiments WHERE experiment_id = 0").fetchone() is not None
-            )
+            return connection.execute("SELECT 1 FROM experiments WHERE experiment_id = 0").fetchone() is not None
         except sqlite3.OperationalError:
             return False  # no such table yet, or its writer is at work: the caller waits for the lock
         except sqlite3.DatabaseError as error:
@@ -345,6 +341,4 @@ def _keep_connections_from_children(tracking_uri: str) -> None:
 
     for store in (TrackingStore, RegistryStore):
         engine = store._get_or_create_engine(tracking_uri)  # noqa: SLF001 - MLflow keeps its engines for itself
-        os.register_at_fork(
-            before=engine.dispose, after_in_child=functools.partial(engine.dispose, close=False)
-        )
+        os.register_at_fork(before=engine.dispose, after_in_child=functools.partial(engine.dispose, close=False))

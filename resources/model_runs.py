@@ -30,8 +30,7 @@ def check_metrics(metrics: Mapping[str, float], subject: str) -> None:
     if broken:
         shown = ", ".join(f"{name} = {float(metrics[name])}" for name in broken)
         raise RegistryError(
-            f"{subject}: {shown}; expected finite numbers. Leave a metric out where it is not defined on "
-            "its rows."
+            f"{subject}: {shown}; expected finite numbers. Leave a metric out where it is not defined on its rows."
         )
 
 
@@ -95,9 +94,7 @@ def log_values(
 
 def log_files(client: "mlflow.MlflowClient", run_id: str, files: Mapping[str, bytes]) -> None:
     """Add artefact files to a run; refuses paths that would leave its folder."""
-    outside = sorted(
-        name for name in files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
-    )
+    outside = sorted(name for name in files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts)
     if outside:
         raise RegistryError(
             f"run {run_id}: {', '.join(outside)} would lie outside the run's artifacts; expected relative "

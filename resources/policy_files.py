@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 
 from ml_assets.errors import PolicyError, Problem, SpecError
 from ml_assets.interfaces import Severity, Threshold
-from ml_assets.spec.wording import count, did_you_mean, found, quoted
+from ml_assets.reading.wording import count, did_you_mean, found, quoted
 from ml_assets.yaml_positions import MAX_BYTES, PositionedYaml, YamlPath, dotted, load_yaml
 from resources.atomic_files import local_folder
 
@@ -103,9 +103,7 @@ def _unwanted(file: str, n_bytes: int) -> Problem | None:
     if file.endswith(".yml"):
         # Passing it over would leave its thresholds out without a word.
         hint = f"rename it to {file.removesuffix('.yml')}.yaml"
-        return Problem(
-            file=file, line=0, field="", found="the suffix .yml", expected="the suffix .yaml", hint=hint
-        )
+        return Problem(file=file, line=0, field="", found="the suffix .yml", expected="the suffix .yaml", hint=hint)
     if n_bytes > MAX_BYTES:
         limit = f"at most {MAX_BYTES:,} bytes"
         return Problem(file=file, line=0, field="", found=f"{n_bytes:,} bytes", expected=limit)
@@ -193,11 +191,7 @@ class _PolicyFile:
         if value is None and "value" in fields:
             return None
         # Not math.isfinite: a whole number may be too large for a float, which it answers by raising.
-        if (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and abs(value) <= sys.float_info.max
-        ):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
             return float(value)
         wrong = found(value) if "value" in fields else "no value"
         number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", value)

@@ -103,9 +103,20 @@ class Profile:
         if self.mlflow_url.startswith("http"):
             return None
         return [
-            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.mlflow_url,
-            "--default-artifact-root", self.mlflow_artifacts or "", "--host", "127.0.0.1", "--port", str(port),
-            "--workers", "1",
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            self.mlflow_url,
+            "--default-artifact-root",
+            self.mlflow_artifacts or "",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
         ]
 
     def environment(self) -> dict[str, str]:

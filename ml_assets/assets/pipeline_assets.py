@@ -11,8 +11,8 @@ from ml_assets.assets.stage_asset import Check, Stage, build_stage_asset
 from ml_assets.digest import document_digest
 from ml_assets.gates import EXPECTATION_WARNINGS, EXPECTATIONS
 from ml_assets.partitions import data_partitions, past_window, same_period, time_partitions, with_history
+from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.spec import PipelineSpec
-from ml_assets.spec.reading import LoadedPipeline
 from ml_assets.stages.step import StageResult, Step
 
 MODELS_POOL = "models"
@@ -43,7 +43,11 @@ def build_pipeline_assets(pipeline: LoadedPipeline, runners: StageRunners) -> li
 
 
 def _stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
-    return [*_data_stages(pipeline, runners), *_model_stages(pipeline, runners), *_decision_stages(pipeline, runners)]
+    return [
+        *_data_stages(pipeline, runners),
+        *_model_stages(pipeline, runners),
+        *_decision_stages(pipeline, runners),
+    ]
 
 
 def _data_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
@@ -108,7 +112,9 @@ def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage
             partitions=time,
             deps=[_dep(spec, ("training_set",))],
             code_version=version(
-                runners.run_variant, ["features", "training", "selection"], extra=variant.model_dump(mode="json")
+                runners.run_variant,
+                ["features", "training", "selection"],
+                extra=variant.model_dump(mode="json"),
             ),
             pool=MODELS_POOL,
             cores=variant.compute.cores,
@@ -171,14 +177,20 @@ def _decision_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[St
 
 def _data_checks(what: str) -> Sequence[Check]:
     return (
-        Check(gate=EXPECTATIONS, blocking=True, description=f"Every error-level expectation on the {what} holds."),
-        Check(gate=EXPECTATION_WARNINGS, blocking=False, description=f"Every warning-level one on the {what} holds."),
+        Check(
+            gate=EXPECTATIONS,
+            blocking=True,
+            description=f"Every error-level expectation on the {what} holds.",
+        ),
+        Check(
+            gate=EXPECTATION_WARNINGS,
+            blocking=False,
+            description=f"Every warning-level one on the {what} holds.",
+        ),
     )
 
 
-def _dep(
-    spec: PipelineSpec, stage: tuple[str, ...], mapping: dg.PartitionMapping | None = None
-) -> dg.AssetDep:
+def _dep(spec: PipelineSpec, stage: tuple[str, ...], mapping: dg.PartitionMapping | None = None) -> dg.AssetDep:
     return dg.AssetDep(dg.AssetKey([spec.team, spec.name, *stage]), partition_mapping=mapping)
 
 

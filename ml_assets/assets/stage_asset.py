@@ -13,7 +13,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
 from ml_assets.errors import MlAssetsError
 from ml_assets.gates import Judgement, to_verdicts
 from ml_assets.metadata import asset_metadata, check_metadata
-from ml_assets.spec.reading import LoadedPipeline
+from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.stages.predictions import NoChampionYet
 from ml_assets.stages.step import Services, StageResult, Step
 
@@ -91,7 +91,11 @@ def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefini
         code_version=stage.code_version,
         check_specs=[
             dg.AssetCheckSpec(
-                name=c.name, asset=key, description=c.description, blocking=c.blocking, partitions_def=stage.partitions
+                name=c.name,
+                asset=key,
+                description=c.description,
+                blocking=c.blocking,
+                partitions_def=stage.partitions,
             )
             for c in stage.checks
         ],
@@ -104,8 +108,10 @@ def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefini
     )
     def asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
         keys = list(context.partition_keys)
-        yield from _run_one(context, pipeline, stage, keys[0]) if len(keys) == 1 else _run_range(
-            context, pipeline, stage, keys
+        yield from (
+            _run_one(context, pipeline, stage, keys[0])
+            if len(keys) == 1
+            else _run_range(context, pipeline, stage, keys)
         )
 
     return asset
@@ -168,9 +174,7 @@ def _run_range(
         )
 
 
-def _finish(
-    context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str
-) -> _Finished:
+def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str) -> _Finished:
     """Run the stage on one partition and bind its judgements to the data version, in the ledger."""
     services = Services(**{key: getattr(context.resources, key) for key in RESOURCE_KEYS})
     step = Step(pipeline=pipeline, services=services, partition=partition, run_id=context.run_id)

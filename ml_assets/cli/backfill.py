@@ -12,7 +12,7 @@ from ml_assets.cli.progress import Engine, RunEnd
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import summary
 from ml_assets.periods import split_partition
-from ml_assets.spec.reading import LoadedPipeline, read_pipeline
+from ml_assets.reading.pipeline_file import LoadedPipeline, read_pipeline
 from ml_assets.stages.champions import champion_before
 from ml_assets.stages.step import Services
 
@@ -78,7 +78,9 @@ def report_failures(console: Console, ends: list[RunEnd]) -> None:
     """Print each failed step's message once."""
     for end in ends:
         for step, message in end.failures.items():
-            console.print(f"[yellow]{end.title.strip()}[/yellow], {step.replace('__', '/')}: {message}", highlight=False)
+            console.print(
+                f"[yellow]{end.title.strip()}[/yellow], {step.replace('__', '/')}: {message}", highlight=False
+            )
 
 
 def _runs(project: Project, plan: Backfill, engine: Engine, options: Options) -> Iterator[RunEnd]:

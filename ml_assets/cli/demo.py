@@ -20,7 +20,14 @@ DEMO_PIPELINES = {"flights": "flights/arrival_delay", "births": "births/daily_bi
 
 @click.command()
 @click.option("--team", type=click.Choice(sorted(DEMO_PIPELINES)), default="flights", show_default=True)
-@click.option("--periods", "count", type=click.IntRange(2, 20), default=4, show_default=True, help="Periods from the first.")
+@click.option(
+    "--periods",
+    "count",
+    type=click.IntRange(2, 20),
+    default=4,
+    show_default=True,
+    help="Periods from the first.",
+)
 def demo(team: str, count: int) -> None:
     """Land the first periods of real data and materialize the pipeline for them through the Dagster engine."""
     project, console = load_project(), Console()
@@ -31,7 +38,9 @@ def demo(team: str, count: int) -> None:
     keys = periods.between(spec.partitions.start, last)
     console.print(f"[bold]{spec.team}/{spec.name}[/bold]  {spec.description}")
     landed = importlib.import_module(f"deployments.{team}.land").land(Path(project.profile.landing_url), keys)
-    console.print(f"Landed {len(landed)} new files for {keys[0]} to {keys[-1]} in {_shown(project, project.profile.landing_url)}.")
+    console.print(
+        f"Landed {len(landed)} new files for {keys[0]} to {keys[-1]} in {_shown(project, project.profile.landing_url)}."
+    )
     plan = Backfill(spec=spec, module=project.location(spec.team).module, first=keys[0], last=last)
     ends = carry_out(project, plan, console, Options())
     console.print(summary(project.profile.services(), loaded, keys))
@@ -45,7 +54,7 @@ def _next_steps(project: Project, team: str, last: str, name: str) -> Panel:
     lines = [
         "[bold]make dev[/bold]                  the Dagster UI and the MLflow UI on what you have just made",
         f"  Assets → {team} → {name} → evaluation, partition {last}: pictures, slices, gates",
-        f"[bold]ml-assets status[/bold]          what is materialized, gated and promoted "
+        "[bold]ml-assets status[/bold]          what is materialized, gated and promoted "
         "([bold]source .venv/bin/activate[/bold] first)",
         f"[bold]deployments/{team}/defs/{name}/defs.yaml[/bold]   the pipeline; features.py lies beside it",
         "[bold]ml-assets new TEAM/NAME[/bold]   a pipeline of your own",

@@ -16,8 +16,20 @@ START_SECONDS = 90
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="Dagster UI; 0 for a free one.")
-@click.option("--mlflow-port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="MLflow UI; 0 for a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=3000,
+    show_default=True,
+    help="Dagster UI; 0 for a free one.",
+)
+@click.option(
+    "--mlflow-port",
+    type=click.IntRange(0, 65535),
+    default=5000,
+    show_default=True,
+    help="MLflow UI; 0 for a free one.",
+)
 def dev(port: int, mlflow_port: int) -> None:
     """Serve the Dagster UI (with its daemon) and the MLflow UI on loopback until interrupted."""
     project = load_project()
@@ -26,7 +38,14 @@ def dev(port: int, mlflow_port: int) -> None:
     workspace = ["-w", str(project.root / "workspace.yaml")]
     commands = {
         "dagster webserver": [
-            sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *workspace,
+            sys.executable,
+            "-m",
+            "dagster_webserver",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            *workspace,
         ],
         "dagster daemon": [sys.executable, "-m", "dagster._daemon", "run", *workspace],
     }
@@ -58,7 +77,9 @@ def _free(port: int, option: str) -> int:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise click.BadParameter(f"port {port} is taken; name another, or 0 for a free one.", param_hint=option) from error
+            raise click.BadParameter(
+                f"port {port} is taken; name another, or 0 for a free one.", param_hint=option
+            ) from error
         return probe.getsockname()[1]
 
 

@@ -9,7 +9,7 @@ import click
 
 from ml_assets.cli.project import Project, load_project
 from ml_assets.errors import SpecError
-from ml_assets.spec.reading import read_pipeline
+from ml_assets.reading.pipeline_file import read_pipeline
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
@@ -35,8 +35,10 @@ def new(pipeline: str) -> None:
         read_pipeline(folder / "defs.yaml")
     except SpecError as error:  # a template that does not validate is our mistake, and must not be hidden
         raise click.ClickException(str(error)) from error
-    click.echo(f"\nNext: edit it, then `ml-assets validate {folder.relative_to(project.root)}`; "
-               f"`ml-assets dev` shows it under {team}.")
+    click.echo(
+        f"\nNext: edit it, then `ml-assets validate {folder.relative_to(project.root)}`; "
+        f"`ml-assets dev` shows it under {team}."
+    )
 
 
 def _parse(pipeline: str) -> tuple[str, str]:
@@ -56,7 +58,10 @@ def _new_team(project: Project, team: str) -> list[Path]:
     root = project.root / "deployments" / team
     (root / "defs").mkdir(parents=True, exist_ok=True)
     written = [_write(root / "definitions.py", "definitions.py.txt", team=team, name="")]
-    for folder, text in ((root, f"Team {team}."), (root / "defs", f"The pipelines of team {team}, one folder each.")):
+    for folder, text in (
+        (root, f"Team {team}."),
+        (root / "defs", f"The pipelines of team {team}, one folder each."),
+    ):
         path = folder / "__init__.py"
         if not path.exists():
             path.write_text(f'"""{text}"""\n', encoding="utf-8")

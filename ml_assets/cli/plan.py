@@ -39,8 +39,14 @@ class Backfill:
         """Return the run that trains, evaluates and decides for one period; none for the very first."""
         if not periods_of(self.spec).window(period, 1):
             return [self._run(("row_index",), period, period, f"{period} row index")]
-        stages = ("row_index", "training_set", *(f"models/{v}" for v in self.spec.variants), "candidate",
-                  "evaluation", "promotion")
+        stages = (
+            "row_index",
+            "training_set",
+            *(f"models/{v}" for v in self.spec.variants),
+            "candidate",
+            "evaluation",
+            "promotion",
+        )
         return [self._run(stages, period, period, f"{period} models")]
 
     def prediction_runs(self) -> list[PlannedRun]:

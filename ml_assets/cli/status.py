@@ -9,7 +9,7 @@ from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import summary
 from ml_assets.errors import MlAssetsError, SpecError
 from ml_assets.periods import split_partition
-from ml_assets.spec.reading import read_pipeline
+from ml_assets.reading.pipeline_file import read_pipeline
 from ml_assets.stages.champions import champion_before
 
 

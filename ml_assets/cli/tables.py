@@ -8,7 +8,7 @@ from rich.text import Text
 from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import Verdict
 from ml_assets.periods import join_partition
-from ml_assets.spec.reading import LoadedPipeline
+from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Services, Step, gates_of
 
@@ -64,7 +64,9 @@ def _checks(step: Step) -> Text:
         for stage in ("raw_data", "features")
         for value in ([None] if group is None else group.values)
     ]
-    verdicts = [v for stage, partition in [*places, ("evaluation", step.time)] for v in _verdicts(step, stage, partition)]
+    verdicts = [
+        v for stage, partition in [*places, ("evaluation", step.time)] for v in _verdicts(step, stage, partition)
+    ]
     if not verdicts:
         return Text("–", style="dim")
     failed = [v for v in verdicts if v.outcome == "failed"]

@@ -8,8 +8,8 @@ import click
 from ml_assets.cli.project import Project, load_project
 from ml_assets.errors import PolicyError, SpecError
 from ml_assets.gates import select_thresholds
-from ml_assets.spec.reading import LoadedPipeline, read_pipeline
-from ml_assets.spec.schema import pipeline_schema
+from ml_assets.reading.pipeline_file import LoadedPipeline, read_pipeline
+from ml_assets.reading.schema import pipeline_schema
 
 
 @click.command()
@@ -44,9 +44,7 @@ def _check_services(project: Project, loaded: LoadedPipeline, file: Path, *, dee
         found += 1
     if deep:
         expectations = [*loaded.raw_data_expectations, *loaded.features_expectations]
-        for expectation, reason in zip(
-            expectations, services.validator.check_definitions(expectations), strict=True
-        ):
+        for expectation, reason in zip(expectations, services.validator.check_definitions(expectations), strict=True):
             if reason is not None:
                 click.echo(f"{file}: expectation {expectation.label}: {reason}", err=True)
                 found += 1

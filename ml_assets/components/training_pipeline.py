@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from ml_assets.assets.pipeline_assets import build_pipeline_assets
 from ml_assets.components.broken_pipeline import BrokenPipeline
 from ml_assets.errors import SpecError
+from ml_assets.reading.pipeline_file import LoadedPipeline, check_pipeline, read_pipeline
+from ml_assets.reading.schema import pipeline_schema
 from ml_assets.spec import PipelineSpec
-from ml_assets.spec.reading import LoadedPipeline, check_pipeline, read_pipeline
-from ml_assets.spec.schema import pipeline_schema
 from ml_assets.stages import (
     evaluation,
     features,

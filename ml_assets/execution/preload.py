@@ -79,9 +79,5 @@ def native_pool_threads() -> int | None:
     if not tasks.is_dir():
         return None
     python = {str(thread.native_id) for thread in threading.enumerate()}
-    names = [
-        (task / "comm").read_text(encoding="utf-8").strip()
-        for task in tasks.iterdir()
-        if task.name not in python
-    ]
+    names = [(task / "comm").read_text(encoding="utf-8").strip() for task in tasks.iterdir() if task.name not in python]
     return sum(not name.startswith(_FORK_SAFE_NATIVE_THREADS) for name in names)

@@ -62,8 +62,7 @@ _CONFIG = {
     "preload": Field(
         Array(String),
         default_value=[],
-        description="Modules the run process imports once before the first step, such as those that most "
-        "steps import.",
+        description="Modules the run process imports once before the first step, such as those that most steps import.",
     ),
 }
 
@@ -121,9 +120,7 @@ class WarmExecutor(Executor):
         """Return whether steps are retried."""
         return self._retries
 
-    def execute(
-        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
-    ) -> Iterator[DagsterEvent]:
+    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         """Yield the events of the run, forking a process for each step that may start.
 
         Raises:
@@ -288,9 +285,7 @@ class _Orchestration:
         explanation = get_run_crash_explanation(f"The process of step {process.step_key}", exit_code)
         error = SerializableErrorInfo(message=explanation, stack=[], cls_name="StepProcessCrash")
         step = self.active.get_step_by_key(process.step_key)
-        yield DagsterEvent.engine_event(
-            self.context.for_step(step), explanation, EngineEventData.engine_error(error)
-        )
+        yield DagsterEvent.engine_event(self.context.for_step(step), explanation, EngineEventData.engine_error(error))
         if self.active.is_running(process.step_key):
             yield from self._fail_or_retry(process, error)
         else:  # it died after its last step event

@@ -115,10 +115,12 @@ def _checked(module: FeatureModule, name: str, function: Any, arguments: "dict[s
         )
     if not result.index.equals(first.index):
         raise FeatureError(
-            name, f"{place} returned its rows in another order; return the Series with the index it was given."
+            name,
+            f"{place} returned its rows in another order; return the Series with the index it was given.",
         )
     if result.dtype == object:
         raise FeatureError(
-            name, f"{place} returned dtype object; expected numbers, booleans, text or times. Convert it explicitly."
+            name,
+            f"{place} returned dtype object; expected numbers, booleans, text or times. Convert it explicitly.",
         )
     return result.rename(name)

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 
 def join_side_table(
-    rows: "pd.DataFrame", side: "pd.DataFrame", *, name: str, spec: SideTableSpec, event_time: str, wanted: set[str]
+    rows: "pd.DataFrame",
+    side: "pd.DataFrame",
+    *,
+    name: str,
+    spec: SideTableSpec,
+    event_time: str,
+    wanted: set[str],
 ) -> "pd.DataFrame":
     """Return the side table's wanted columns for each row, named `<table>_<column>`.
 

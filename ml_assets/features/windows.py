@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 By = "pd.Series | Sequence[pd.Series]"
 
 
-def group_aggregate(
-    values: "pd.Series", *, by: "pd.Series | Sequence[pd.Series]", how: str = "mean"
-) -> "pd.Series":
+def group_aggregate(values: "pd.Series", *, by: "pd.Series | Sequence[pd.Series]", how: str = "mean") -> "pd.Series":
     """Return for each row an aggregate over the rows of its group, in the partition and its history.
 
     Args:
@@ -27,9 +25,7 @@ def group_aggregate(
     return values.groupby(_keys(by), dropna=False).transform(how)
 
 
-def lag(
-    values: "pd.Series", *, time: "pd.Series", offset: str, by: "pd.Series | Sequence[pd.Series]"
-) -> "pd.Series":
+def lag(values: "pd.Series", *, time: "pd.Series", offset: str, by: "pd.Series | Sequence[pd.Series]") -> "pd.Series":
     """Return for each row the value of the same entity exactly `offset` earlier; missing when there is none.
 
     Args:

@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, WithJsonSchema
 
 TaskType = Literal["binary", "multiclass", "regression"]
-ColumnType = Literal[
-    "bool", "int8", "int16", "int32", "int64", "float32", "float64", "string", "date", "timestamp"
-]
+ColumnType = Literal["bool", "int8", "int16", "int32", "int64", "float32", "float64", "string", "date", "timestamp"]
 
 _DURATION = re.compile(r"^(\d{1,6})(min|h|d|w)$")  # more digits would overflow a timedelta
 _UNITS = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -42,9 +40,7 @@ def _as_tuple(value: Any) -> Any:
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
-    WithJsonSchema(
-        {"type": "string", "pattern": _DURATION.pattern, "examples": ["90min", "12h", "1d", "2w"]}
-    ),
+    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["90min", "12h", "1d", "2w"]}),
 ]
 """A time span, written as a whole number and a unit: 90min, 12h, 1d, 2w."""
 

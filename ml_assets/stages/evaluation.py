@@ -103,9 +103,7 @@ def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) ->
     return report, problem
 
 
-def _baseline(
-    step: Step, candidate: dict[str, Any], rows: Rows, classes: list[Any] | None
-) -> NDArray[np.float64]:
+def _baseline(step: Step, candidate: dict[str, Any], rows: Rows, classes: list[Any] | None) -> NDArray[np.float64]:
     name = step.spec.evaluation.baseline
     if name != "prior":
         naive = rows.frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -150,10 +148,18 @@ def _tracker_metrics(report: EvaluationReport) -> dict[str, float]:
 def _facts(
     report: EvaluationReport, candidate: dict[str, Any], champion: Decision | None, problem: str
 ) -> dict[str, Any]:
-    facts: dict[str, Any] = {"variant": candidate["variant"], "test_rows": report.n_rows, "test_days": report.n_blocks}
+    facts: dict[str, Any] = {
+        "variant": candidate["variant"],
+        "test_rows": report.n_rows,
+        "test_days": report.n_blocks,
+    }
     for metric in report.metrics:
         interval = report.interval("candidate", metric)
-        facts |= {metric: interval.estimate, f"{metric}_lower": interval.lower, f"{metric}_upper": interval.upper}
+        facts |= {
+            metric: interval.estimate,
+            f"{metric}_lower": interval.lower,
+            f"{metric}_upper": interval.upper,
+        }
     if champion is not None and champion.model_version is not None:
         facts["champion_version"] = champion.model_version
     return facts | ({"champion_problem": problem} if problem else {})
@@ -167,9 +173,7 @@ def tables(report: EvaluationReport) -> "dict[str, pd.DataFrame]":
         return {"estimate": interval.estimate, "lower": interval.lower, "upper": interval.upper}
 
     found = {
-        "metrics": pd.DataFrame(
-            [{"model": e.model, "metric": e.metric, **row(e.interval)} for e in report.estimates]
-        ),
+        "metrics": pd.DataFrame([{"model": e.model, "metric": e.metric, **row(e.interval)} for e in report.estimates]),
         "improvement (positive is better)": pd.DataFrame(
             [{"over": d.reference, "metric": d.metric, **row(d.improvement)} for d in report.differences]
         ),
@@ -188,7 +192,14 @@ def _slice_frame(report: EvaluationReport) -> "pd.DataFrame":
         value = s.reason if s.interval is None else f"{s.interval.estimate:.4f}"
         ends = ("", "") if s.interval is None else (f"{s.interval.lower:.4f}", f"{s.interval.upper:.4f}")
         lines.append(
-            {"column": s.column, "value": s.value, "rows": s.n_rows, "metric": value, "lower": ends[0], "upper": ends[1]}
+            {
+                "column": s.column,
+                "value": s.value,
+                "rows": s.n_rows,
+                "metric": value,
+                "lower": ends[0],
+                "upper": ends[1],
+            }
         )
     return pd.DataFrame(lines)
 

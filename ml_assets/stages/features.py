@@ -46,7 +46,13 @@ def output_columns(step: Step) -> list[str]:
     naive = [] if spec.evaluation.baseline == "prior" else [spec.evaluation.baseline]
     return list(
         dict.fromkeys(
-            [spec.label.column, *spec.features.columns, *naive, *spec.evaluation.slices, *spec.scoring.columns]
+            [
+                spec.label.column,
+                *spec.features.columns,
+                *naive,
+                *spec.evaluation.slices,
+                *spec.scoring.columns,
+            ]
         )
     )
 
@@ -82,7 +88,9 @@ def column_lineage(step: Step) -> dict[str, list[tuple[AssetPath, str]]]:
     known_at = step.spec.label.known_at
     lineage[ROW_ID] = [(raw, c) for c in step.spec.source.row_id]
     lineage[EVENT_TIME] = [(raw, event)]
-    lineage[LABEL_TIME] = [sides.get(s, (raw, s)) for s in sorted(graph.reads([known_at]))] if known_at else [(raw, event)]
+    lineage[LABEL_TIME] = (
+        [sides.get(s, (raw, s)) for s in sorted(graph.reads([known_at]))] if known_at else [(raw, event)]
+    )
     return lineage
 
 
@@ -101,9 +109,7 @@ def _source_rows(step: Step, needed: set[str]) -> "tuple[pd.DataFrame, pd.Series
 
     source = step.spec.source
     sides = {
-        name: spec
-        for name, spec in source.side_tables.items()
-        if any(f"{name}_{c}" in needed for c in spec.columns)
+        name: spec for name, spec in source.side_tables.items() if any(f"{name}_{c}" in needed for c in spec.columns)
     }
     keys = {c for spec in sides.values() for c in spec.on}
     times = {spec.as_of.row_time for spec in sides.values() if spec.as_of and spec.as_of.row_time}

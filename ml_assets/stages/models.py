@@ -105,9 +105,7 @@ def validation_metrics(step: Step, rows: Rows, scores: np.ndarray, model: Any) -
         seed=step.spec.training.seed,
     )
     intervals = {name: result.interval("model", name, confidence=evaluation.confidence) for name in names}
-    return {
-        name: {"estimate": i.estimate, "lower": i.lower, "upper": i.upper} for name, i in intervals.items()
-    }
+    return {name: {"estimate": i.estimate, "lower": i.lower, "upper": i.upper} for name, i in intervals.items()}
 
 
 def _split(references: Any, name: str) -> Any:
@@ -177,7 +175,12 @@ def _comparison(metric: str, validation: dict[str, Any]) -> Any:
 
     return pd.DataFrame(
         [
-            {"variant": name, metric: v[metric]["estimate"], "lower": v[metric]["lower"], "upper": v[metric]["upper"]}
+            {
+                "variant": name,
+                metric: v[metric]["estimate"],
+                "lower": v[metric]["lower"],
+                "upper": v[metric]["upper"],
+            }
             for name, v in validation.items()
         ]
     )

@@ -55,7 +55,7 @@ def score(step: Step, champion: Decision) -> "pa.Table":
     table = step.read(("features",), step.partition, columns=columns)
     scores = predict(model, table.to_pandas(), task=step.spec.label.task)
     named = {"score": scores}
-    if scores.ndim == 2:  # noqa: PLR2004 - one column for each class
+    if scores.ndim == 2:
         named = {f"score_{c}": np.ascontiguousarray(scores[:, i]) for i, c in enumerate(model.classes_)}
     out = table.select([ROW_ID, EVENT_TIME, *keep])
     for name, values in named.items():

@@ -77,7 +77,11 @@ def _compare(evaluation: dict[str, Any], metric: str, margin: float) -> tuple[De
         return "promoted", "first champion: no earlier version, and every gate of the policy is open", {}
     improvement = evaluation["improvement_over_champion"]
     if improvement is None:
-        return "undecided", f"champion version {champion['version']} cannot score these rows: {champion['problem']}", {}
+        return (
+            "undecided",
+            f"champion version {champion['version']} cannot score these rows: {champion['problem']}",
+            {},
+        )
     comparison = decide(Interval(**improvement[metric]), margin=margin)
     outcome: dict[str, DecisionOutcome] = {
         "better": "promoted",
@@ -85,8 +89,17 @@ def _compare(evaluation: dict[str, Any], metric: str, margin: float) -> tuple[De
         "worse": "kept",
         "undecided": "undecided",
     }
-    evidence = {"metric": metric, "margin": margin, "improvement": improvement[metric], "result": comparison.outcome}
-    return outcome[comparison.outcome], f"{metric} against champion {champion['version']}: {comparison.reason}", evidence
+    evidence = {
+        "metric": metric,
+        "margin": margin,
+        "improvement": improvement[metric],
+        "result": comparison.outcome,
+    }
+    return (
+        outcome[comparison.outcome],
+        f"{metric} against champion {champion['version']}: {comparison.reason}",
+        evidence,
+    )
 
 
 def record_once(step: Step, decision: Decision) -> None:

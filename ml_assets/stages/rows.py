@@ -54,7 +54,10 @@ def load_rows(step: Step, references: "pa.Table", *, columns: Sequence[str], con
         stored = step.describe(("features",), partition, version)
         inputs.append(
             DatasetInput(
-                name=f"{'/'.join(stored.asset)} [{partition}]", digest=version, context=context, url=stored.url
+                name=f"{'/'.join(stored.asset)} [{partition}]",
+                digest=version,
+                context=context,
+                url=stored.url,
             )
         )
         parts.append(table.take(pa.array(row)))

@@ -24,9 +24,9 @@ from ml_assets.interfaces import (
     Validator,
 )
 from ml_assets.periods import Periods, join_partition, split_partition
+from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.sources import LandingZone
 from ml_assets.spec import PipelineSpec
-from ml_assets.spec.reading import LoadedPipeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,16 +152,12 @@ class Step:
     ) -> "pa.Table":
         """Read an upstream table through its gate; see `describe` for what is raised."""
         stored = self.describe(stage, partition, data_version)
-        return self.services.data_store.read(
-            stored.asset, partition, columns=columns, data_version=stored.data_version
-        )
+        return self.services.data_store.read(stored.asset, partition, columns=columns, data_version=stored.data_version)
 
     def read_document(self, stage: Sequence[str], partition: str) -> dict[str, Any]:
         """Read an upstream document through its gate; see `describe` for what is raised."""
         stored = self.describe(stage, partition)
-        return self.services.data_store.read_document(
-            stored.asset, partition, data_version=stored.data_version
-        )
+        return self.services.data_store.read_document(stored.asset, partition, data_version=stored.data_version)
 
 
 def gates_of(step: Step, stage: str) -> tuple[list[str], str]:

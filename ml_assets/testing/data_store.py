@@ -78,15 +78,11 @@ class FakeDataStore:
         data = json.dumps(dict(document)).encode()
         return self._keep(asset, partition, check_data_version(data_version), data, ".json", 0, ())
 
-    def read_document(
-        self, asset: AssetPath, partition: str, *, data_version: str | None = None
-    ) -> dict[str, Any]:
+    def read_document(self, asset: AssetPath, partition: str, *, data_version: str | None = None) -> dict[str, Any]:
         """Return the current or the given version of a document."""
         return json.loads(self._find(asset, partition, data_version, ".json"))
 
-    def describe(
-        self, asset: AssetPath, partition: str, *, data_version: str | None = None
-    ) -> StoredPartition | None:
+    def describe(self, asset: AssetPath, partition: str, *, data_version: str | None = None) -> StoredPartition | None:
         """Return what is known of a version, or None."""
         partition_path(asset, partition)
         place = (tuple(asset), partition)
@@ -158,14 +154,8 @@ def every_type() -> "pa.Table":
         *((kind, [0.5, -2.0]) for kind in (pa.float16(), pa.float32(), pa.float64())),
         *((kind, ["", "é\0"]) for kind in (pa.string(), pa.large_string())),
         *((kind, [b"", b"\xff"]) for kind in (pa.binary(), pa.large_binary())),
-        *(
-            (pa.timestamp(unit, "America/New_York"), [moment.replace(microsecond=0)] * 2)
-            for unit in ("ms", "ns")
-        ),
-        *(
-            (pa.duration(unit), [timedelta(seconds=-5), timedelta(days=9)])
-            for unit in ("s", "ms", "us", "ns")
-        ),
+        *((pa.timestamp(unit, "America/New_York"), [moment.replace(microsecond=0)] * 2) for unit in ("ms", "ns")),
+        *((pa.duration(unit), [timedelta(seconds=-5), timedelta(days=9)]) for unit in ("s", "ms", "us", "ns")),
         *((kind, [time(1, 2, 3), time(0)]) for kind in (pa.time32("ms"), pa.time64("us"), pa.time64("ns"))),
         *((kind(9, 2), [Decimal("-1.25"), Decimal(7)]) for kind in (pa.decimal128, pa.decimal256)),
         (pa.timestamp("us", "UTC"), [moment, moment]),

@@ -247,9 +247,7 @@ class LedgerSuite:
         assert ledger.decisions(PIPELINE)[0].reason == text
 
     @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b"], ids=["nul", "surrogate"])
-    def test_text_that_databases_cannot_hold_is_refused_outside_evidence(
-        self, ledger: Ledger, text: str
-    ) -> None:
+    def test_text_that_databases_cannot_hold_is_refused_outside_evidence(self, ledger: Ledger, text: str) -> None:
         with pytest.raises(LedgerError, match="holds a character that databases cannot store"):
             ledger.record_verdicts([verdict(reason=text)])
         with pytest.raises(LedgerError, match="holds a character that databases cannot store"):

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-TREE_TYPES = frozenset(
-    {"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"}
-)
+TREE_TYPES = frozenset({"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +159,7 @@ def small_run(**changes: Any) -> ModelRun:
         metrics={"roc_auc": 0.75, "log_loss": 0.5},
         tags={"partition": "2013-02", "code_version": "abc"},
         inputs=(
-            DatasetInput(
-                name="flights/training_set 2013-02", digest="a" * 64, context="training", url="s3://b/t"
-            ),
+            DatasetInput(name="flights/training_set 2013-02", digest="a" * 64, context="training", url="s3://b/t"),
         ),
     )
     return replace(run, **changes)
@@ -214,9 +210,7 @@ class ModelRegistrySuite:
             registry.log_model(small_run(model=model))
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_a_metric_that_is_not_finite_is_refused_by_name(
-        self, registry: ModelRegistry, value: float
-    ) -> None:
+    def test_a_metric_that_is_not_finite_is_refused_by_name(self, registry: ModelRegistry, value: float) -> None:
         with pytest.raises(RegistryError, match="roc_auc"):
             registry.log_model(small_run(metrics={"roc_auc": value, "log_loss": 0.5}))
         logged = registry.log_model(small_run())
@@ -226,9 +220,7 @@ class ModelRegistrySuite:
     def test_results_can_be_added_again(self, registry: ModelRegistry) -> None:
         logged = registry.log_model(small_run())
         for _ in range(2):
-            registry.log_results(
-                logged.run_id, metrics={"test.roc_auc": 0.7}, files={"evaluation/roc.png": b"\x89PNG"}
-            )
+            registry.log_results(logged.run_id, metrics={"test.roc_auc": 0.7}, files={"evaluation/roc.png": b"\x89PNG"})
 
     @pytest.mark.parametrize("path", ["../roc.png", "/roc.png", "evaluation/../../roc.png"])
     def test_a_file_stays_inside_its_run(self, registry: ModelRegistry, path: str) -> None:

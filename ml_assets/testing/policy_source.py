@@ -55,9 +55,7 @@ class PolicySourceSuite:
             "log_loss.beats_baseline": replace(threshold("log_loss.beats_baseline", 0.0), severity="warning"),
             "approval.required": threshold("approval.required", None),
             "drop.ceiling": threshold("drop.ceiling", -1e-9),
-            "rows.floor": replace(
-                threshold("rows.floor", 100_000.0), reason='Größe: "n > 10⁵", it\'s a #rule'
-            ),
+            "rows.floor": replace(threshold("rows.floor", 100_000.0), reason='Größe: "n > 10⁵", it\'s a #rule'),
         }
 
         found = make_source(given).thresholds()

@@ -50,9 +50,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--replicates", type=int, default=2_000)
-    parser.add_argument(
-        "--reference-replicates", type=int, default=50, help="timed, and scaled to --replicates"
-    )
+    parser.add_argument("--reference-replicates", type=int, default=50, help="timed, and scaled to --replicates")
     options = parser.parse_args()
     y, score, day = rows(options.rows, options.days)
     with threadpool_limits(limits=1):

@@ -49,12 +49,8 @@ class Contender:
 
 
 CONTENDERS = {
-    "spawn": Contender(
-        label="Dagster multiprocess (default)", lengths=(5, 10), local_home=False, preload=False
-    ),
-    "in_process": Contender(
-        label="Dagster in one process", lengths=(10, 50), local_home=False, preload=False
-    ),
+    "spawn": Contender(label="Dagster multiprocess (default)", lengths=(5, 10), local_home=False, preload=False),
+    "in_process": Contender(label="Dagster in one process", lengths=(10, 50), local_home=False, preload=False),
     "in_process_local": Contender(
         label="in one process, local dagster.yaml", lengths=(10, 50), local_home=True, preload=False
     ),

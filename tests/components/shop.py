@@ -115,7 +115,10 @@ def shop(**changes: Any) -> TrainingPipeline:
             },
         ),
         "partitions": PartitionsSpec(
-            every="month", start="2024-01", end="2024-07", group=GroupSpec(column="country", values=("DE", "FR"))
+            every="month",
+            start="2024-01",
+            end="2024-07",
+            group=GroupSpec(column="country", values=("DE", "FR")),
         ),
         "expectations": ExpectationsSpec(
             raw_data=(
@@ -166,7 +169,11 @@ class Shop:
         self.definitions = self.component.definitions(folder)
 
     def run(
-        self, *stages: str, partition: str | None = None, span: tuple[str, str] | None = None, checks: bool = True
+        self,
+        *stages: str,
+        partition: str | None = None,
+        span: tuple[str, str] | None = None,
+        checks: bool = True,
     ) -> dg.ExecuteInProcessResult:
         """Materialize stages of one partition, or of a range, in a run of their own."""
         keys = [dg.AssetKey(["shop", "returns", *stage.split("/")]) for stage in stages]
@@ -175,7 +182,10 @@ class Shop:
             selection = selection.without_checks()
         tags = {}
         if span is not None:
-            tags = {"dagster/asset_partition_range_start": span[0], "dagster/asset_partition_range_end": span[1]}
+            tags = {
+                "dagster/asset_partition_range_start": span[0],
+                "dagster/asset_partition_range_end": span[1],
+            }
         return dg.materialize(
             list(self.definitions.assets or []),
             selection=selection,
@@ -194,6 +204,4 @@ class Shop:
     def models(self, month: str) -> dg.ExecuteInProcessResult:
         """Materialize a month's training, evaluation and decision."""
         variants = [f"models/{name}" for name in self.component.variants]
-        return self.run(
-            "row_index", "training_set", *variants, "candidate", "evaluation", "promotion", partition=month
-        )
+        return self.run("row_index", "training_set", *variants, "candidate", "evaluation", "promotion", partition=month)

@@ -29,7 +29,8 @@ def through(shop: Shop, *months: str) -> None:
 
 def materialization(shop: Shop, stage: str, partition: str) -> dg.AssetMaterialization:
     records = shop.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey([*PIPELINE, *stage.split("/")]), asset_partitions=[partition]), limit=1
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey([*PIPELINE, *stage.split("/")]), asset_partitions=[partition]),
+        limit=1,
     ).records
     found = records[0].asset_materialization
     assert found is not None
@@ -41,14 +42,35 @@ def test_every_asset_records_the_metadata_schema(make_shop: MakeShop) -> None:
     through(shop, "2024-01", "2024-02", "2024-03")
     assert shop.run("predictions", partition="DE|2024-03").success
 
-    stages = {"raw_data": "DE|2024-02", "features": "DE|2024-02", "predictions": "DE|2024-03"} | dict.fromkeys(
-        ("row_index", "training_set", "models/logistic", "models/boosting", "candidate", "evaluation", "promotion"),
+    stages = {
+        "raw_data": "DE|2024-02",
+        "features": "DE|2024-02",
+        "predictions": "DE|2024-03",
+    } | dict.fromkeys(
+        (
+            "row_index",
+            "training_set",
+            "models/logistic",
+            "models/boosting",
+            "candidate",
+            "evaluation",
+            "promotion",
+        ),
         "2024-02",
     )
     for stage, partition in stages.items():
         metadata = materialization(shop, stage, partition).metadata
-        for key in ("metadata_version", "data_version", "upstream_data_versions", "code_version", "policy_version",
-                    "seed", "duration_seconds", "owners", "business"):
+        for key in (
+            "metadata_version",
+            "data_version",
+            "upstream_data_versions",
+            "code_version",
+            "policy_version",
+            "seed",
+            "duration_seconds",
+            "owners",
+            "business",
+        ):
             assert f"ml_assets/{key}" in metadata, (stage, key)
         stored = shop.world.data_store.describe((*PIPELINE, *stage.split("/")), partition)
         assert stored is not None
@@ -77,7 +99,12 @@ def test_a_training_set_refers_to_rows_and_never_to_the_future(make_shop: MakeSh
     table = shop.world.data_store.read((*PIPELINE, "training_set"), "2024-03")
 
     assert set(table.column_names) == {"partition", "data_version", "row", "split"}
-    assert set(pc.unique(table["partition"]).to_pylist()) == {"DE|2024-01", "FR|2024-01", "DE|2024-02", "FR|2024-02"}
+    assert set(pc.unique(table["partition"]).to_pylist()) == {
+        "DE|2024-01",
+        "FR|2024-01",
+        "DE|2024-02",
+        "FR|2024-02",
+    }
     validation = table.filter(pc.equal(table["split"], "validation"))
     assert set(pc.unique(validation["partition"]).to_pylist()) == {"DE|2024-02", "FR|2024-02"}
 
@@ -85,7 +112,15 @@ def test_a_training_set_refers_to_rows_and_never_to_the_future(make_shop: MakeSh
 def test_unchanged_input_gives_unchanged_data_versions(make_shop: MakeShop) -> None:
     shop = make_shop()
     through(shop, "2024-01", "2024-02")
-    stages = ("row_index", "training_set", "models/logistic", "models/boosting", "candidate", "evaluation", "promotion")
+    stages = (
+        "row_index",
+        "training_set",
+        "models/logistic",
+        "models/boosting",
+        "candidate",
+        "evaluation",
+        "promotion",
+    )
     before = {s: materialization(shop, s, "2024-02").tags["dagster/data_version"] for s in stages}
 
     shop.data("2024-01")
@@ -142,7 +177,11 @@ def test_a_single_partition_without_a_champion_is_left_out_not_failed(make_shop:
 TASKS: dict[str, dict[str, Any]] = {
     "multiclass": {
         "label": LabelSpec.model_validate({"column": "outcome", "task": "multiclass", "known_after": "1d"}),
-        "variants": {"boosting": VariantSpec(estimator="sklearn.ensemble.HistGradientBoostingClassifier", params={"max_iter": 15})},
+        "variants": {
+            "boosting": VariantSpec(
+                estimator="sklearn.ensemble.HistGradientBoostingClassifier", params={"max_iter": 15}
+            )
+        },
         "selection": SelectionSpec(metric="log_loss"),
         "evaluation": EvaluationSpec(metrics=("log_loss", "accuracy"), replicates=200),
         "gates": ("log_loss.beats_baseline",),
@@ -161,7 +200,12 @@ TASKS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_other_tasks_run_through_the_same_graph(make_shop: MakeShop, task: str) -> None:
     shop = make_shop(
-        thresholds={"log_loss.beats_baseline": 0.0, "mae.beats_baseline": 0.0, "log_loss.margin": 0.02, "mae.margin": 1.0},
+        thresholds={
+            "log_loss.beats_baseline": 0.0,
+            "mae.beats_baseline": 0.0,
+            "log_loss.margin": 0.02,
+            "mae.margin": 1.0,
+        },
         **TASKS[task],
     )
     through(shop, "2024-01", "2024-02")
@@ -184,9 +228,17 @@ def test_a_stage_is_replaced_in_a_subclass(tmp_path: Path, make_shop: MakeShop, 
     standard = shop.component
     replaced = LargeOrders(**{name: getattr(standard, name) for name in TrainingPipeline.model_fields})
     (tmp_path / "features.py").write_text(FEATURES, encoding="utf-8")
-    before = {a.key: a.code_versions_by_key[a.key] for a in shop.definitions.assets or [] if isinstance(a, dg.AssetsDefinition)}
+    before = {
+        a.key: a.code_versions_by_key[a.key]
+        for a in shop.definitions.assets or []
+        if isinstance(a, dg.AssetsDefinition)
+    }
     shop.definitions = replaced.definitions(tmp_path)
-    after = {a.key: a.code_versions_by_key[a.key] for a in shop.definitions.assets or [] if isinstance(a, dg.AssetsDefinition)}
+    after = {
+        a.key: a.code_versions_by_key[a.key]
+        for a in shop.definitions.assets or []
+        if isinstance(a, dg.AssetsDefinition)
+    }
 
     assert shop.run("raw_data", partition="DE|2024-01").success
     table = shop.world.data_store.read((*PIPELINE, "raw_data"), "DE|2024-01")

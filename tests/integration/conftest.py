@@ -125,9 +125,7 @@ def _wait_until_ready(server: subprocess.Popen[Any], port: int, folder: Path) ->
     deadline = time.monotonic() + _TIME_LIMIT_SECONDS
     while True:
         try:
-            psycopg2.connect(
-                host="127.0.0.1", port=port, user=_USER, password=_PASSWORD, dbname="postgres"
-            ).close()
+            psycopg2.connect(host="127.0.0.1", port=port, user=_USER, password=_PASSWORD, dbname="postgres").close()
         except psycopg2.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"PostgreSQL did not start:\n{(folder / 'server.log').read_text()[-2000:]}")

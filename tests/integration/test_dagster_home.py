@@ -60,9 +60,7 @@ class TestHome:
 
     def test_a_changed_configuration_replaces_the_old_one(self, home, tmp_path):
         config = tmp_path / "other.yaml"
-        config.write_text(
-            LOCAL_INSTANCE.read_text().replace("max_concurrent_runs: 2", "max_concurrent_runs: 3")
-        )
+        config.write_text(LOCAL_INSTANCE.read_text().replace("max_concurrent_runs: 2", "max_concurrent_runs: 3"))
         initialise_home(home, config)
         with dg.DagsterInstance.from_config(str(home)) as instance:
             assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 3
@@ -140,8 +138,7 @@ class TestStorage:
         _observe(instance, 0)
         fork = multiprocessing.get_context("fork")
         children = [
-            fork.Process(target=_observe_in_child, args=(str(home), list(range(100 * i, 100 * i + 20))))
-            for i in (1, 2)
+            fork.Process(target=_observe_in_child, args=(str(home), list(range(100 * i, 100 * i + 20)))) for i in (1, 2)
         ]
         thread = threading.Thread(target=lambda: [_observe(instance, n) for n in range(300, 320)])
         thread.start()

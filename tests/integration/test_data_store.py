@@ -120,9 +120,7 @@ class TestLayout:
             "n_bytes": Path(written.url).stat().st_size,
         }
 
-    def test_the_file_is_compressed_has_checksums_and_no_foreign_metadata(
-        self, store: ParquetDataStore
-    ) -> None:
+    def test_the_file_is_compressed_has_checksums_and_no_foreign_metadata(self, store: ParquetDataStore) -> None:
         table = small_table().replace_schema_metadata({"pandas": "{}"})
         with pq.ParquetFile(store.write(RAW, "2013-01", table).url) as file:
             assert set(file.metadata.metadata) == {b"ARROW:schema"}
@@ -229,9 +227,7 @@ class TestDamage:
     def test_a_file_of_other_columns_than_the_pointer_tells_is_refused(self, store: ParquetDataStore) -> None:
         path = Path(store.write(RAW, "2013-01", small_table()).url)
         pq.write_table(small_table().rename_columns(["row_id", "arr_delay", "carrier"]), path)
-        with pytest.raises(
-            StoreError, match=r"not the other: .*'arr_delay', 'double'.*'dep_delay', 'double'"
-        ):
+        with pytest.raises(StoreError, match=r"not the other: .*'arr_delay', 'double'.*'dep_delay', 'double'"):
             store.read(RAW, "2013-01", columns=["row_id"])
 
     def test_verifying_finds_a_file_put_there_by_hand(self, store: ParquetDataStore, root: Path) -> None:
@@ -241,9 +237,7 @@ class TestDamage:
         with pytest.raises(StoreError, match=rf"{path} is damaged .*digest {table_digest(small_table(2))}"):
             ParquetDataStore(str(root), verify=True).read(RAW, "2013-01", columns=["row_id"])
 
-    @pytest.mark.parametrize(
-        "change", [lambda text: text[:-3], lambda text: text.replace("3", "4"), lambda _: "[]"]
-    )
+    @pytest.mark.parametrize("change", [lambda text: text[:-3], lambda text: text.replace("3", "4"), lambda _: "[]"])
     def test_a_damaged_document_is_explained_and_repaired(self, store: ParquetDataStore, change: Any) -> None:
         version = document_digest({"rows": 3})
         path = Path(store.write_document(PROFILE, "2013-01", {"rows": 3}, data_version=version).url)

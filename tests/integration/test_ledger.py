@@ -94,9 +94,7 @@ def test_known_revisions_are_alembics() -> None:
 
 
 @pytest.mark.parametrize("found", ["0002", "'; DROP TABLE verdicts; --"])
-def test_a_newer_schema_is_refused(
-    url: str, ledger: SqlLedger, execute: Callable[[str], None], found: str
-) -> None:
+def test_a_newer_schema_is_refused(url: str, ledger: SqlLedger, execute: Callable[[str], None], found: str) -> None:
     ledger.record_verdicts([verdict()])
     quoted = found.replace("'", "''")
     execute(f"UPDATE {VERSION_TABLE} SET version_num = '{quoted}'")  # noqa: S608 texts of this test
@@ -112,9 +110,7 @@ def test_a_newer_schema_is_refused(
 @pytest.mark.parametrize(
     "statement", ["UPDATE {} SET outcome = 'passed'", "UPDATE {} SET sequence = 7", "DELETE FROM {}"]
 )
-def test_rows_cannot_be_changed(
-    ledger: SqlLedger, execute: Callable[[str], None], table: str, statement: str
-) -> None:
+def test_rows_cannot_be_changed(ledger: SqlLedger, execute: Callable[[str], None], table: str, statement: str) -> None:
     ledger.record_verdicts([verdict(outcome="failed")])
     ledger.record_decision(decision(outcome="refused"))
 
@@ -146,9 +142,7 @@ def test_sqlite_rows_cannot_be_replaced(tmp_path: Path) -> None:
         "SET session_replication_role = replica; TRUNCATE verdicts",
     ],
 )
-def test_postgres_rows_cannot_be_truncated_or_changed_as_a_replica(
-    postgres_database: str, statement: str
-) -> None:
+def test_postgres_rows_cannot_be_truncated_or_changed_as_a_replica(postgres_database: str, statement: str) -> None:
     ledger = SqlLedger(postgres_database)
     ledger.record_verdicts([verdict(outcome="failed")])
     engine = sa.create_engine(parse_address(postgres_database).url, poolclass=sa.NullPool)
@@ -311,9 +305,7 @@ def test_sqlite_without_a_plain_file_is_refused(url: str) -> None:
     ],
 )
 def test_a_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
-    with pytest.raises(
-        LedgerError, match=r"cannot be read\. Expected sqlite:///folder/ledger\.db or"
-    ) as caught:
+    with pytest.raises(LedgerError, match=r"cannot be read\. Expected sqlite:///folder/ledger\.db or") as caught:
         SqlLedger(url)
     assert "hunter2" not in str(caught.value)
 

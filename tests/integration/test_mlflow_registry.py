@@ -30,9 +30,7 @@ from resources.model_registry import DIGEST_TAG, QUIET_ENVIRONMENT, MlflowRegist
 from resources.model_runs import DATA_VERSION_TAG
 
 pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore:The ``noload`` loader strategy is deprecated"
-    ),  # MLflow on SQLAlchemy 2.1
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow on SQLAlchemy 2.1
 ]
 
 FORK = multiprocessing.get_context("fork")
@@ -142,18 +140,14 @@ def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
 class TestWhatMlflowKeeps:
     def test_a_run_has_its_metrics_params_tags_and_inputs(self, registry, client):
         logged = registry.log_model(small_run())
-        registry.log_results(
-            logged.run_id, metrics={"test.roc_auc": 0.7}, files={"evaluation/roc.png": b"png"}
-        )
+        registry.log_results(logged.run_id, metrics={"test.roc_auc": 0.7}, files={"evaluation/roc.png": b"png"})
         run = client.get_run(logged.run_id)
         assert run.info.status == "FINISHED"
         assert run.info.run_name == "2013-02 boosted trees"
         assert run.data.metrics == {"roc_auc": 0.75, "log_loss": 0.5, "test.roc_auc": 0.7}
         assert run.data.params == {"learning_rate": "0.1", "max_iter": "10"}
         assert run.data.tags["partition"] == "2013-02"
-        assert [file.path for file in client.list_artifacts(logged.run_id, "evaluation")] == [
-            "evaluation/roc.png"
-        ]
+        assert [file.path for file in client.list_artifacts(logged.run_id, "evaluation")] == ["evaluation/roc.png"]
         (dataset,) = run.inputs.dataset_inputs
         assert (dataset.dataset.name, dataset.dataset.digest) == ("flights/training_set 2013-02", "a" * 36)
         assert {tag.key: tag.value for tag in dataset.tags} == {
@@ -187,9 +181,7 @@ class TestWhatMlflowKeeps:
         theirs = place / "theirs"
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer column")
-            warnings.filterwarnings(
-                "ignore", message="Operation with range is deprecated"
-            )  # MLflow on pandas 3
+            warnings.filterwarnings("ignore", message="Operation with range is deprecated")  # MLflow on pandas 3
             mlflow.sklearn.save_model(
                 run.model,
                 theirs,
@@ -218,9 +210,7 @@ class TestWhatMlflowKeeps:
         logged = registry.log_model(small_run(params={"columns": columns, "depth": 3}))
         run = client.get_run(logged.run_id)
         assert run.data.params["columns"].endswith(f"({len(columns):,} characters, see params/columns.txt)")
-        assert (
-            Path(client.download_artifacts(logged.run_id, "params/columns.txt", place)).read_text() == columns
-        )
+        assert Path(client.download_artifacts(logged.run_id, "params/columns.txt", place)).read_text() == columns
 
     def test_many_metrics_params_and_tags_are_batched(self, registry, client):
         logged = registry.log_model(
@@ -240,9 +230,7 @@ class TestWhatMlflowKeeps:
             for context in ("training", "validation")
         ]
         run = client.get_run(registry.log_model(small_run(inputs=inputs)).run_id)
-        contexts = {
-            tag.value for d in run.inputs.dataset_inputs for tag in d.tags if tag.key == "mlflow.data.context"
-        }
+        contexts = {tag.value for d in run.inputs.dataset_inputs for tag in d.tags if tag.key == "mlflow.data.context"}
         assert contexts == {"training, validation"}
 
     def test_a_failure_marks_the_run_failed(self, registry, client):
@@ -257,9 +245,7 @@ class TestWhatMlflowKeeps:
             registry.log_model(small_run(metrics={"roc_auc": float("nan")}))
         with pytest.raises(RegistryError, match="MajorityModel"):
             registry.log_model(small_run(model=MajorityModel().fit(*small_training_data())))
-        with pytest.raises(
-            RegistryError, match=r"skops cannot write MajorityModel \(cannot pickle 'generator'"
-        ):
+        with pytest.raises(RegistryError, match=r"skops cannot write MajorityModel \(cannot pickle 'generator'"):
             registry.log_model(small_run(model=holding_a_generator()))
         assert client.get_experiment_by_name("flights/arrival_delay") is None
 
@@ -295,14 +281,10 @@ class TestHostileModels:
         return registry.log_model(small_run())
 
     @pytest.mark.parametrize("serialization_format", ["cloudpickle", "pickle"])
-    def test_a_pickle_is_refused_and_not_executed(
-        self, registry, client, place, serialization_format, caplog
-    ):
+    def test_a_pickle_is_refused_and_not_executed(self, registry, client, place, serialization_format, caplog):
         witness = place / "executed"
         uri = log_with_mlflow(client, place, Payload(str(witness)), serialization_format)
-        with pytest.raises(
-            RegistryError, match=f"expected a scikit-learn model in skops.*{serialization_format}"
-        ):
+        with pytest.raises(RegistryError, match=f"expected a scikit-learn model in skops.*{serialization_format}"):
             registry.load(uri)
         assert not witness.exists()
 
@@ -354,9 +336,7 @@ class TestHostileModels:
             registry.load(uri)
         assert registry.load(uri, trusted_types=[trees]).n_features_in_ == 3
 
-    def test_a_type_is_refused_without_importing_its_module(
-        self, registry, client, place, logged, monkeypatch
-    ):
+    def test_a_type_is_refused_without_importing_its_module(self, registry, client, place, logged, monkeypatch):
         witness = place / "imported"
         (place / "evil_module.py").write_text(f"open({str(witness)!r}, 'w').close()\nclass Evil: pass\n")
         monkeypatch.syspath_prepend(str(place))
@@ -418,9 +398,7 @@ def with_type(data: bytes, module: str, name: str) -> bytes:
         for entry in source.namelist():
             content = source.read(entry)
             if entry == "schema.json":
-                content = json.dumps(
-                    {**json.loads(content), "__module__": module, "__class__": name}
-                ).encode()
+                content = json.dumps({**json.loads(content), "__module__": module, "__class__": name}).encode()
             target.writestr(entry, content)
     return written.getvalue()
 

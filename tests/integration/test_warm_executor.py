@@ -310,9 +310,7 @@ class TestSteps:
         run = _execute(instance, "chain", notes)
         records = instance.get_records_for_run(run.run_id).records
         entries = [record.event_log_entry for record in records]
-        of_second = [
-            e.get_dagster_event().event_type for e in entries if e.is_dagster_event and e.step_key == "second"
-        ]
+        of_second = [e.get_dagster_event().event_type for e in entries if e.is_dagster_event and e.step_key == "second"]
         assert of_second == [
             Type.ASSET_MATERIALIZATION_PLANNED,
             Type.STEP_WORKER_STARTING,

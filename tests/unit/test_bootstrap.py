@@ -179,9 +179,7 @@ def test_the_names_of_blocks_do_not_matter():
 
 def test_a_seed_gives_the_same_numbers_and_another_seed_others():
     y, score, block = binary_rows()
-    one, again, other = (
-        bootstrap(y, {"m": score}, block, seed=seed).interval("m", "roc_auc") for seed in (1, 1, 2)
-    )
+    one, again, other = (bootstrap(y, {"m": score}, block, seed=seed).interval("m", "roc_auc") for seed in (1, 1, 2))
     assert one == again
     assert one.estimate == other.estimate
     assert one.standard_error != other.standard_error

@@ -37,8 +37,7 @@ def tables(draw: st.DrawFn, min_rows: int = 0) -> pa.Table:
     n_rows = draw(st.integers(min_rows, 12))
     kinds = draw(st.lists(st.sampled_from(_VALUES), min_size=1, max_size=4))
     columns = [
-        pa.array(draw(st.lists(st.none() | values, min_size=n_rows, max_size=n_rows)), kind)
-        for kind, values in kinds
+        pa.array(draw(st.lists(st.none() | values, min_size=n_rows, max_size=n_rows)), kind) for kind, values in kinds
     ]
     return pa.table(columns, names=[f"c{index}" for index in range(len(columns))])
 
@@ -54,9 +53,7 @@ def test_chunks_do_not_count(table: pa.Table, cuts: list[int]) -> None:
 @given(tables(), st.integers(0, 12), st.integers(0, 12))
 def test_what_lies_around_a_slice_does_not_count(table: pa.Table, start: int, length: int) -> None:
     part = table.slice(start, length)
-    rebuilt = pa.table(
-        [pa.array(column.to_pylist(), column.type) for column in part.columns], part.column_names
-    )
+    rebuilt = pa.table([pa.array(column.to_pylist(), column.type) for column in part.columns], part.column_names)
     assert table_digest(part) == table_digest(rebuilt)
 
 
@@ -73,12 +70,8 @@ def test_metadata_and_nullability_do_not_count(table: pa.Table) -> None:
 @given(st.lists(st.none() | st.sampled_from(["UA", "", "é"]), max_size=9))
 def test_categories_do_not_count(values: list[str | None]) -> None:
     plain = pa.array(values, pa.string())
-    indices = pa.array(
-        [None if value is None else ["é", "", "unused", "UA"].index(value) for value in values]
-    )
-    categories = pa.DictionaryArray.from_arrays(
-        indices.cast(pa.int8()), ["é", "", "unused", "UA"], ordered=True
-    )
+    indices = pa.array([None if value is None else ["é", "", "unused", "UA"].index(value) for value in values])
+    categories = pa.DictionaryArray.from_arrays(indices.cast(pa.int8()), ["é", "", "unused", "UA"], ordered=True)
     expected = table_digest(pa.table({"carrier": plain}))
     assert table_digest(pa.table({"carrier": categories})) == expected
     assert table_digest(pa.table({"carrier": plain.dictionary_encode()})) == expected
@@ -154,9 +147,7 @@ def test_names_types_and_order_count(first: dict[str, Any], second: dict[str, An
 
 def test_a_column_of_items_of_another_name_is_the_same() -> None:
     item = pa.field("element", pa.int64(), nullable=False)
-    assert table_digest(pa.table({"x": pa.array([[1]], pa.list_(item))})) == table_digest(
-        pa.table({"x": [[1]]})
-    )
+    assert table_digest(pa.table({"x": pa.array([[1]], pa.list_(item))})) == table_digest(pa.table({"x": [[1]]}))
 
 
 def test_digests_stay_what_they_are_over_releases() -> None:
@@ -241,9 +232,7 @@ def test_folders_are_readable() -> None:
 
 
 def test_keys_and_versions_that_are_none_are_refused() -> None:
-    with pytest.raises(
-        StoreError, match=r"the partition key is '\.\.', which would leave the folder of its asset"
-    ):
+    with pytest.raises(StoreError, match=r"the partition key is '\.\.', which would leave the folder of its asset"):
         partition_path(("flights",), "..")
     with pytest.raises(StoreError, match=r"a segment of the asset's path .* is '', which is empty"):
         asset_path(("flights", ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_assets.spec.estimators import Estimator, EstimatorNotFoundError, find_estimator
+from ml_assets.reading.estimators import Estimator, EstimatorNotFoundError, find_estimator
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = {
@@ -138,9 +138,7 @@ def test_every_estimator_of_scikit_learn_is_read_as_importing_it_shows() -> None
         parameters = inspect.signature(cls).parameters.values()
         named = tuple(p.name for p in parameters if p.kind is not p.VAR_POSITIONAL)
         assert found.params == named, public
-        assert found.required == tuple(
-            p.name for p in parameters if p.name in named and p.default is p.empty
-        ), public
+        assert found.required == tuple(p.name for p in parameters if p.name in named and p.default is p.empty), public
         assert (found.kind == "classifier") == issubclass(cls, ClassifierMixin), public
         assert (found.kind == "regressor") == (
             issubclass(cls, RegressorMixin) and not issubclass(cls, ClassifierMixin)
@@ -151,15 +149,13 @@ def test_every_estimator_of_scikit_learn_is_read_as_importing_it_shows() -> None
 
 def test_reading_an_estimator_of_scikit_learn_does_not_import_it() -> None:
     code = (
-        "import sys; from ml_assets.spec.estimators import find_estimator as f; "
+        "import sys; from ml_assets.reading.estimators import find_estimator as f; "
         "print([f(p).imported for p in ('sklearn.linear_model.LogisticRegression', "
         "'sklearn.ensemble.HistGradientBoostingRegressor', 'sklearn.ensemble.VotingClassifier')], "
         "'sklearn' in sys.modules)"
     )
 
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert result.stdout.strip() == "[False, False, False] False"
 
@@ -235,8 +231,7 @@ def test_what_is_no_estimator_is_told(path: str, found: str, hint: str) -> None:
 
     assert (error.value.found, error.value.hint) == (found, hint)
     assert (
-        error.value.expected
-        == "the import path of an estimator class, such as sklearn.linear_model.LogisticRegression"
+        error.value.expected == "the import path of an estimator class, such as sklearn.linear_model.LogisticRegression"
     )
 
 

@@ -84,9 +84,7 @@ def test_the_intervals_are_those_of_the_bootstrap():
 def test_differences_point_to_better_for_every_metric():
     report = binary()
     assert [(d.reference, d.metric) for d in report.differences] == [
-        (reference, metric)
-        for reference in ("champion", "baseline")
-        for metric in ("roc_auc", "log_loss", "f1")
+        (reference, metric) for reference in ("champion", "baseline") for metric in ("roc_auc", "log_loss", "f1")
     ]
     loss = report.difference("log_loss", "champion")
     assert loss.difference.estimate < 0 < loss.improvement.lower

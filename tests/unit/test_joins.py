@@ -37,10 +37,16 @@ def join(rows: pd.DataFrame, side: pd.DataFrame, spec: SideTableSpec) -> pd.Data
     side=st.lists(st.tuples(st.integers(0, 50), st.sampled_from(["E", "J"])), min_size=1, max_size=30, unique=True),
     tolerance=st.one_of(st.none(), st.integers(1, 10)),
 )
-def test_as_of_takes_the_latest_known_value_and_never_a_later_one(rows: list, side: list, tolerance: int | None) -> None:
+def test_as_of_takes_the_latest_known_value_and_never_a_later_one(
+    rows: list, side: list, tolerance: int | None
+) -> None:
     left = pd.DataFrame({"when": times([h for h, _ in rows]), "origin": [p for _, p in rows]})
     right = pd.DataFrame(
-        {"at": times([h for h, _ in side]), "place": [p for _, p in side], "temp": np.arange(len(side), dtype=float)}
+        {
+            "at": times([h for h, _ in side]),
+            "place": [p for _, p in side],
+            "temp": np.arange(len(side), dtype=float),
+        }
     )
     limit = None if tolerance is None else timedelta(hours=tolerance)
 
@@ -76,5 +82,10 @@ def test_key_join_keeps_order_and_refuses_a_repeated_key() -> None:
     np.testing.assert_array_equal(found["planes_seats"], [20.0, 10.0, np.nan, np.nan])
     with pytest.raises(SourceError, match="1 repeated keys"):
         join_side_table(
-            rows, pd.concat([side, side.head(1)]), name="planes", spec=spec, event_time="when", wanted={"planes_seats"}
+            rows,
+            pd.concat([side, side.head(1)]),
+            name="planes",
+            spec=spec,
+            event_time="when",
+            wanted={"planes_seats"},
         )

@@ -35,12 +35,8 @@ BINARY_REFERENCE = {
 MULTICLASS_REFERENCE = {
     "log_loss": lambda y, s, w: sk.log_loss(y, s, sample_weight=w, labels=CLASSES),
     "accuracy": lambda y, s, w: sk.accuracy_score(y, np.array(CLASSES)[s.argmax(1)], sample_weight=w),
-    "balanced_accuracy": lambda y, s, w: sk.balanced_accuracy_score(
-        y, np.array(CLASSES)[s.argmax(1)], sample_weight=w
-    ),
-    "f1_macro": lambda y, s, w: sk.f1_score(
-        y, np.array(CLASSES)[s.argmax(1)], sample_weight=w, average="macro"
-    ),
+    "balanced_accuracy": lambda y, s, w: sk.balanced_accuracy_score(y, np.array(CLASSES)[s.argmax(1)], sample_weight=w),
+    "f1_macro": lambda y, s, w: sk.f1_score(y, np.array(CLASSES)[s.argmax(1)], sample_weight=w, average="macro"),
     "roc_auc_ovr": lambda y, s, w: sk.roc_auc_score(y, s, sample_weight=w, multi_class="ovr", labels=CLASSES),
 }
 REGRESSION_REFERENCE = {
@@ -68,9 +64,7 @@ class TestAgainstScikitLearn:
 
     @pytest.mark.parametrize("name", MULTICLASS_REFERENCE)
     def test_multiclass(self, name, weight):
-        expected = MULTICLASS_REFERENCE[name](
-            LABEL, CLASS_PROBABILITY, np.ones(N) if weight is None else weight
-        )
+        expected = MULTICLASS_REFERENCE[name](LABEL, CLASS_PROBABILITY, np.ones(N) if weight is None else weight)
         found = compute(name, LABEL, CLASS_PROBABILITY, weight, classes=CLASSES)
         assert found == pytest.approx(expected, rel=1e-12)
 
@@ -125,9 +119,7 @@ def test_an_integer_weight_is_a_repeated_row(rows, random):
 
 @pytest.mark.parametrize("name", ["roc_auc", "average_precision", "balanced_accuracy"])
 def test_one_class_has_no_value(name):
-    with pytest.raises(
-        EvaluationError, match=rf"{name} is not defined on these 3 rows: .*too few classes \(1 "
-    ):
+    with pytest.raises(EvaluationError, match=rf"{name} is not defined on these 3 rows: .*too few classes \(1 "):
         compute(name, [1, 1, 1], [0.2, 0.5, 0.9])
 
 

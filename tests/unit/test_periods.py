@@ -22,7 +22,11 @@ def test_bounds_are_local_midnights_in_utc() -> None:
 
 @pytest.mark.parametrize(
     ("length", "expected"),
-    [(None, ["2013-01", "2013-02", "2013-03"]), (2, ["2013-02", "2013-03"]), (9, ["2013-01", "2013-02", "2013-03"])],
+    [
+        (None, ["2013-01", "2013-02", "2013-03"]),
+        (2, ["2013-02", "2013-03"]),
+        (9, ["2013-01", "2013-02", "2013-03"]),
+    ],
 )
 def test_window_ends_before_the_period_and_starts_at_the_first(length: int | None, expected: list[str]) -> None:
     assert months().window("2013-04", length) == expected

@@ -207,8 +207,6 @@ def test_numbers_have_as_many_digits_as_their_size_asks_for():
     ],
 )
 def test_long_names_of_slices_are_cut(column, value, expected):
-    part = Slice(
-        column=column, value=value, n_rows=1, mean_true=0, mean_predicted=0, metric="mae", interval=None
-    )
+    part = Slice(column=column, value=value, n_rows=1, mean_true=0, mean_predicted=0, metric="mae", interval=None)
     assert _short(part, 20) == expected
     assert len(expected) <= 20

@@ -23,9 +23,7 @@ GOOD = "owner: ml-platform\nthresholds:\n  roc_auc.floor:\n    value: 0.55\n    
 
 
 def as_yaml(thresholds: Mapping[str, Threshold]) -> str:
-    entries = {
-        name: {"value": t.value, "severity": t.severity, "reason": t.reason} for name, t in thresholds.items()
-    }
+    entries = {name: {"value": t.value, "severity": t.severity, "reason": t.reason} for name, t in thresholds.items()}
     return yaml.safe_dump({"owner": "ml-platform", "thresholds": entries}, allow_unicode=True)
 
 
@@ -239,21 +237,15 @@ def test_errors_name_place_found_and_expected(policies: Path, text: str, message
 def test_all_problems_of_all_files_at_once(policies: Path) -> None:
     error = error_of(policies, a="owner: 1\nthresholds: 2\n", b="owner: [\n", c=GOOD, d=GOOD, e="")
 
-    lines = [
-        line.partition(": ")[0].strip() for line in error.splitlines() if "policies/" in line.split(":")[0]
-    ]
+    lines = [line.partition(": ")[0].strip() for line in error.splitlines() if "policies/" in line.split(":")[0]]
     assert error.startswith("5 problems in the policy files:")
-    assert lines == [
-        f"policies/{place}" for place in ("a.yaml:1", "a.yaml:2", "b.yaml:1", "d.yaml:3", "e.yaml:1")
-    ]
+    assert lines == [f"policies/{place}" for place in ("a.yaml:1", "a.yaml:2", "b.yaml:1", "d.yaml:3", "e.yaml:1")]
 
 
 def test_a_file_with_another_suffix_is_not_passed_over(policies: Path) -> None:
     (policies / "a.yml").write_text(GOOD)
 
-    with pytest.raises(
-        PolicyError, match=r"policies/a\.yml: the suffix \.yml; expected the suffix \.yaml\n"
-    ) as e:
+    with pytest.raises(PolicyError, match=r"policies/a\.yml: the suffix \.yml; expected the suffix \.yaml\n") as e:
         PolicyFiles("policies").thresholds()
     assert "rename it to policies/a.yaml" in str(e.value)
 
@@ -269,9 +261,7 @@ def test_a_file_that_is_too_large_is_not_read(policies: Path) -> None:
 def test_a_file_in_another_encoding(policies: Path) -> None:
     (policies / "a.yaml").write_bytes("owner: x\nthresholds: {} # größer\n".encode("latin-1"))
 
-    with pytest.raises(
-        PolicyError, match=r"a\.yaml:2: the byte 0xf6, which is not UTF-8; expected text in UTF-8"
-    ):
+    with pytest.raises(PolicyError, match=r"a\.yaml:2: the byte 0xf6, which is not UTF-8; expected text in UTF-8"):
         PolicyFiles("policies").thresholds()
 
 

@@ -21,9 +21,7 @@ SCORE = 1 / (1 + np.exp(-LOGIT))
 
 def table(columns, **changes):
     arguments = {"metric": "roc_auc", "replicates": 100, "seed": 1} | changes
-    return slice_table(
-        task="binary", y_true=Y, y_score=SCORE, blocks=BLOCK, columns=pd.DataFrame(columns), **arguments
-    )
+    return slice_table(task="binary", y_true=Y, y_score=SCORE, blocks=BLOCK, columns=pd.DataFrame(columns), **arguments)
 
 
 def shape(found):
@@ -91,9 +89,7 @@ def test_numbers_with_few_values_and_flags_are_categories():
 @given(st.lists(st.one_of(st.none(), st.integers(0, 8)), min_size=N, max_size=N), st.integers(1, 300))
 @settings(deadline=None, max_examples=10)
 def test_every_row_is_in_one_slice_of_a_column(values, min_rows):
-    found = table(
-        {"value": pd.Series(values, dtype="Int64")}, metric="accuracy", min_rows=min_rows, replicates=2
-    )
+    found = table({"value": pd.Series(values, dtype="Int64")}, metric="accuracy", min_rows=min_rows, replicates=2)
     assert sum(part.n_rows for part in found.slices) == N
     assert len({part.value for part in found.slices}) == len(found.slices)
 
@@ -125,9 +121,7 @@ def test_adjusted_intervals_hold_together_as_often_as_they_say():
             replicates=200,
             min_rows=10,
         )
-        held += all(
-            p.interval is not None and p.interval.lower <= 0 <= p.interval.upper for p in found.slices
-        )
+        held += all(p.interval is not None and p.interval.lower <= 0 <= p.interval.upper for p in found.slices)
     assert held / trials >= 0.85
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ml_assets.errors import SpecError
-from ml_assets.spec.reading import read_pipeline
+from ml_assets.reading.pipeline_file import read_pipeline
 
 CASES = Path(__file__).parent.parent / "golden" / "spec_errors"
 NAMES = sorted({file.parent.name for file in CASES.glob("*/defs.yaml")} - {"base"})

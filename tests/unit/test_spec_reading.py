@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.errors import Problem, SpecError
+from ml_assets.reading.pipeline_file import check_pipeline, read_pipeline
 from ml_assets.spec import PipelineSpec
-from ml_assets.spec.reading import check_pipeline, read_pipeline
 from ml_assets.yaml_positions import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -96,9 +96,7 @@ def test_keys_that_belong_to_dagster_are_left_alone(folder: Path, key: str) -> N
     assert read_pipeline(file).spec.name == "returns"
 
 
-@pytest.mark.parametrize(
-    "component", [".component.MyPipeline", "shop.pipelines.MyPipeline", "..shared.Weekly"]
-)
+@pytest.mark.parametrize("component", [".component.MyPipeline", "shop.pipelines.MyPipeline", "..shared.Weekly"])
 def test_a_subclass_may_be_named(folder: Path, component: str) -> None:
     file = folder / "defs.yaml"
     file.write_text(file.read_text().replace("ml_assets.components.TrainingPipeline", component))
@@ -109,9 +107,7 @@ def test_a_subclass_may_be_named(folder: Path, component: str) -> None:
 def test_the_same_description_in_python_reads_the_same(folder: Path) -> None:
     from_yaml = read_pipeline(folder / "defs.yaml")
 
-    from_python = check_pipeline(
-        PipelineSpec.model_validate(attributes()), folder, file=folder / "pipeline.py"
-    )
+    from_python = check_pipeline(PipelineSpec.model_validate(attributes()), folder, file=folder / "pipeline.py")
 
     assert from_python.spec == from_yaml.spec
     assert from_python.raw_data_expectations == from_yaml.raw_data_expectations
@@ -126,9 +122,7 @@ def test_problems_of_a_description_in_python_name_its_file_without_a_line(folder
     with pytest.raises(SpecError) as error:
         check_pipeline(spec, folder, file=Path("pipeline.py"))
 
-    assert [(p.file, p.line, p.field) for p in error.value.problems] == [
-        ("pipeline.py", 0, "selection.metric")
-    ]
+    assert [(p.file, p.line, p.field) for p in error.value.problems] == [("pipeline.py", 0, "selection.metric")]
     assert "pipeline.py: selection.metric: there is no metric 'auc'" in str(error.value)
 
 
@@ -187,9 +181,7 @@ def test_a_window_of_one_period_may_validate_on_part_of_it(folder: Path) -> None
         ("year", "2020", "2024", 4),
     ],
 )
-def test_a_window_may_be_as_long_as_the_data(
-    folder: Path, every: str, start: str, end: str, longest: int
-) -> None:
+def test_a_window_may_be_as_long_as_the_data(folder: Path, every: str, start: str, end: str, longest: int) -> None:
     partitions = attributes()["partitions"] | {"every": every, "start": start, "end": end}
     change = {"partitions": partitions, "training": {"window": longest}}
     assert read_pipeline(written(folder, change)).spec.training.window == longest
@@ -219,9 +211,7 @@ def test_a_problem_in_an_importable_module_names_its_file(folder: Path) -> None:
     sys.path.insert(0, str(folder))
     try:
         with pytest.raises(SpecError) as error:
-            read_pipeline(
-                written(folder, {"features": {"module": "tests_of_spec_broken", "columns": ["country"]}})
-            )
+            read_pipeline(written(folder, {"features": {"module": "tests_of_spec_broken", "columns": ["country"]}}))
     finally:
         sys.path.remove(str(folder))
 
@@ -241,14 +231,12 @@ def test_a_module_that_exits_is_told(folder: Path) -> None:
 def test_reading_imports_no_heavy_library() -> None:
     heavy = ("sklearn", "pandas", "mlflow", "hamilton", "great_expectations", "dagster")
     code = (
-        "import sys; from pathlib import Path; from ml_assets.spec.reading import read_pipeline; "
+        "import sys; from pathlib import Path; from ml_assets.reading.pipeline_file import read_pipeline; "
         f"read_pipeline(Path({str(BASE / 'defs.yaml')!r})); "
         f"print(sorted(set({heavy!r}) & set(sys.modules)))"
     )
 
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert result.stdout.strip() == "[]"
 
@@ -314,9 +302,7 @@ VALUES = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    entries = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, entry in entries:
         yield (*path, key)
         yield from places(entry, (*path, key))

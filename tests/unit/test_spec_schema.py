@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from ml_assets.spec import wording
-from ml_assets.spec.schema import pipeline_schema
+from ml_assets.reading import wording
+from ml_assets.reading.schema import pipeline_schema
 from ml_assets.yaml_positions import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -59,27 +59,19 @@ def test_files_of_a_wrong_form_do_not_fit(case: str) -> None:
 
 
 def test_every_field_has_a_description() -> None:
-    without = [
-        f"{owner}.{name}" for owner, name, field, _ in fields() if not field.get("description", "").strip()
-    ]
+    without = [f"{owner}.{name}" for owner, name, field, _ in fields() if not field.get("description", "").strip()]
 
     assert without == []
 
 
 def test_every_field_has_a_type() -> None:
-    without = [
-        f"{o}.{n}"
-        for o, n, field, _ in fields()
-        if not {"type", "$ref", "anyOf", "enum", "const"} & set(field)
-    ]
+    without = [f"{o}.{n}" for o, n, field, _ in fields() if not {"type", "$ref", "anyOf", "enum", "const"} & set(field)]
 
     assert without == []
 
 
 def test_every_optional_field_has_a_default_and_no_required_one() -> None:
-    wrong = [
-        f"{owner}.{name}" for owner, name, field, required in fields() if ("default" in field) == required
-    ]
+    wrong = [f"{owner}.{name}" for owner, name, field, required in fields() if ("default" in field) == required]
 
     assert wrong == []
 
@@ -111,10 +103,7 @@ def test_every_pattern_has_words() -> None:
                 yield from patterns(child)
 
     definitions = pipeline_schema()["$defs"]
-    words = {
-        pattern: wording.expected({"type": "string", "pattern": pattern}, {})
-        for pattern in patterns(definitions)
-    }
+    words = {pattern: wording.expected({"type": "string", "pattern": pattern}, {}) for pattern in patterns(definitions)}
 
     assert words
     assert [pattern for pattern, text in words.items() if "^" in text] == []

@@ -33,9 +33,7 @@ def window(event_days: list[float], delays: list[float | None], n_periods: int) 
 
 @given(
     n_periods=st.integers(1, 4),
-    rows=st.lists(
-        st.tuples(st.floats(0, 0.999), st.one_of(st.none(), st.floats(0, 50))), min_size=3, max_size=120
-    ),
+    rows=st.lists(st.tuples(st.floats(0, 0.999), st.one_of(st.none(), st.floats(0, 50))), min_size=3, max_size=120),
     validation=st.integers(1, 3),
 )
 def test_no_row_is_used_before_its_label_is_known(

@@ -205,9 +205,7 @@ _QuotingDumper.add_representer(
 )
 
 
-@given(
-    st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.from_regex(r"[a-z]+"), inner))
-)
+@given(st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.from_regex(r"[a-z]+"), inner)))
 def test_what_yaml_dumps_is_read_back_equal(data: object) -> None:
     text = yaml.dump(data, Dumper=_QuotingDumper, allow_unicode=True, width=1000)
 

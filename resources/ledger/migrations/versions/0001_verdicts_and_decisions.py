@@ -63,10 +63,7 @@ def _refuse_changes_sqlite() -> None:
         op.execute(f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} {refuse}")
         # INSERT OR REPLACE deletes the old row without firing the trigger above.
         known = f"(SELECT sequence FROM {table})"  # noqa: S608 names of our own
-        op.execute(
-            f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "
-            f"WHEN NEW.sequence IN {known} {refuse}"
-        )
+        op.execute(f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} WHEN NEW.sequence IN {known} {refuse}")
 
 
 def _refuse_changes_postgres() -> None:

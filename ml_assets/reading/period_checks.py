@@ -3,9 +3,9 @@
 from datetime import date
 
 from ml_assets.periods import Every, parse_key
-from ml_assets.spec import wording
-from ml_assets.spec.draft import Draft
-from ml_assets.spec.findings import Findings
+from ml_assets.reading import wording
+from ml_assets.reading.draft import Draft
+from ml_assets.reading.findings import Findings
 
 _FORMS = {
     "day": "a day such as 2013-01-31",
@@ -25,9 +25,7 @@ def check_periods(draft: Draft, findings: Findings) -> None:
         if start is not None and end is not None:
             if end <= start:
                 found = f"{draft.spec.partitions.end} is not after the start {draft.spec.partitions.start}"
-                findings.add(
-                    ("partitions", "end"), found, "the first period after the last one of the pipeline"
-                )
+                findings.add(("partitions", "end"), found, "the first period after the last one of the pipeline")
             else:
                 _check_lengths(draft, every, _n_periods(start, end, every), findings)
     _check_window(draft, findings)
@@ -76,7 +74,5 @@ def _check_window(draft: Draft, findings: Findings) -> None:
     # 1 of 1 is fine: a window of one period sets a share of its days aside (single_period_validation).
     if isinstance(window, int) and validation is not None and validation >= max(window, 2):
         found = f"{wording.count(validation, 'period')} of a window of {window}"
-        expected = (
-            f"fewer than {window}, so that some train" if window > 1 else "1, as the window has one period"
-        )
+        expected = f"fewer than {window}, so that some train" if window > 1 else "1, as the window has one period"
         findings.add(("training", "validation_periods"), found, expected)

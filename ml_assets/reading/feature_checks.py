@@ -1,11 +1,11 @@
 """Checks of the columns a model learns from: that they exist, and that none knows the future."""
 
-from ml_assets.spec import wording
-from ml_assets.spec.columns import Columns
-from ml_assets.spec.draft import Draft
-from ml_assets.spec.expectations import RESERVED
-from ml_assets.spec.findings import Findings
-from ml_assets.spec.source_checks import TIME_TYPES, check_distinct, check_type
+from ml_assets.reading import wording
+from ml_assets.reading.columns import Columns
+from ml_assets.reading.draft import Draft
+from ml_assets.reading.expectations import RESERVED
+from ml_assets.reading.findings import Findings
+from ml_assets.reading.source_checks import TIME_TYPES, check_distinct, check_type
 from ml_assets.yaml_positions import YamlPath
 
 _ANY_COLUMN = "a feature function, source column or side-table column"
@@ -81,9 +81,7 @@ def _check_label(draft: Draft, columns: Columns, findings: Findings) -> None:
         check_type(draft, ("label", "known_at"), known_at, TIME_TYPES, findings)
 
 
-def _check_model_column(
-    draft: Draft, path: YamlPath, name: str, columns: Columns, findings: Findings
-) -> None:
+def _check_model_column(draft: Draft, path: YamlPath, name: str, columns: Columns, findings: Findings) -> None:
     """Record a column that no model can be fitted on."""
     if name in columns.source:
         kind = draft.at("source", "columns", name, "type")
@@ -94,9 +92,7 @@ def _check_model_column(
         findings.add(path, found, "numbers, true/false or text", "make a number of it in a feature function")
 
 
-def _check_past(
-    draft: Draft, path: YamlPath, name: str, columns: Columns, shown: str, findings: Findings
-) -> None:
+def _check_past(draft: Draft, path: YamlPath, name: str, columns: Columns, shown: str, findings: Findings) -> None:
     """Record that a column is made of the label or of what is known only after the event."""
     label = draft.at("label", "column")
     trail = columns.path(name, lambda column: column == label)

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ml_assets.spec import wording
-from ml_assets.spec.draft import Draft, salvage
+from ml_assets.reading import wording
+from ml_assets.reading.draft import Draft, salvage
+from ml_assets.reading.schema import attributes_schema
 from ml_assets.spec.pipeline import PipelineSpec
-from ml_assets.spec.schema import attributes_schema
 from ml_assets.yaml_positions import YamlPath
 
 MISSING = "missing"
@@ -151,9 +151,7 @@ class _Place:
             return self._unknown_field(seen)
         if self.kind == "missing":
             hint = wording.first_sentence(node.get("description", ""))
-            return Flaw(
-                path=self.path, found=MISSING, expected=wording.expected(node, seen.definitions), hint=hint
-            )
+            return Flaw(path=self.path, found=MISSING, expected=wording.expected(node, seen.definitions), hint=hint)
         if self.kind == "value_error" and isinstance(value, dict) and "properties" in node:
             found = f"has the fields {wording.listed(value)}"
             expected = self.reason.removesuffix(" must be given")

@@ -5,11 +5,11 @@ import traceback
 from pathlib import Path
 
 from ml_assets.features.module import FeatureFunction, FeatureModule, load_feature_module
-from ml_assets.spec import wording
-from ml_assets.spec.columns import Columns
-from ml_assets.spec.draft import Draft
-from ml_assets.spec.files import is_file, similar_file
-from ml_assets.spec.findings import Findings
+from ml_assets.reading import wording
+from ml_assets.reading.columns import Columns
+from ml_assets.reading.draft import Draft
+from ml_assets.reading.files import is_file, similar_file
+from ml_assets.reading.findings import Findings
 
 _PATH = ("features", "module")
 _EXPECTED_FILE = "a Python file beside this one, or an importable module"
@@ -37,9 +37,7 @@ def _why_absent(folder: Path, name: str) -> tuple[str, str]:
         file = folder / name
         return ("", "") if is_file(file) else (f"there is no file {wording.quoted(name)}", similar_file(file))
     if not all(part.isidentifier() for part in name.split(".")):
-        return f"{wording.quoted(name)} is neither a .py file nor a module's name", similar_file(
-            folder / name
-        )
+        return f"{wording.quoted(name)} is neither a .py file nor a module's name", similar_file(folder / name)
     try:
         present = importlib.util.find_spec(name) is not None
     except (ImportError, ValueError, AttributeError):
@@ -108,22 +106,16 @@ def _check_name(function: FeatureFunction, shown: str, columns: Columns, finding
     if not function.name.isidentifier():
         expected = "`def` with the column's name"
         findings.add_at(shown, function.line, "", "a lambda as a feature function", expected)
-    kind = (
-        "source" if function.name in columns.source else "side-table" if function.name in columns.side else ""
-    )
+    kind = "source" if function.name in columns.source else "side-table" if function.name in columns.side else ""
     if kind:
         found = f"a feature function with the name of a {kind} column"
-        findings.add_at(
-            shown, function.line, function.name, found, "a name of its own", "rename the function"
-        )
+        findings.add_at(shown, function.line, function.name, found, "a name of its own", "rename the function")
 
 
 def _check_parameters(function: FeatureFunction, shown: str, columns: Columns, findings: Findings) -> None:
     hint = "begin the name of a helper function with an underscore"
     if not function.plain or not function.parameters:
-        found = "a feature function " + (
-            "with *args, **kwargs or /" if function.parameters else "without parameters"
-        )
+        found = "a feature function " + ("with *args, **kwargs or /" if function.parameters else "without parameters")
         expected = "the columns it reads as named parameters"
         findings.add_at(shown, function.line, function.name, found, expected, hint)
         return

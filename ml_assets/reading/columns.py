@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ml_assets.features.module import FeatureFunction
+from ml_assets.reading.draft import Draft
 from ml_assets.spec.data import ColumnSpec, SideTableSpec
-from ml_assets.spec.draft import Draft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +131,7 @@ def columns_of(draft: Draft, functions: Mapping[str, FeatureFunction] | None) ->
     source = draft.spec.source.columns if draft.present("source", "columns") else {}
     tables = dict(draft.entries("source", "side_tables"))
     side = {
-        f"{table}_{column}": SideColumn(
-            table=table, column=column, spec=spec, found_by=_found_by(draft, entry)
-        )
+        f"{table}_{column}": SideColumn(table=table, column=column, spec=spec, found_by=_found_by(draft, entry))
         for table, entry in tables.items()
         for column, spec in entry.columns.items()
     }

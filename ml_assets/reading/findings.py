@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ml_assets.errors import Problem
-from ml_assets.spec.wording import visible
+from ml_assets.reading.wording import visible
 from ml_assets.yaml_positions import YamlPath, dotted
 
 

@@ -10,14 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from ml_assets.errors import SpecError
 from ml_assets.interfaces import Expectation
-from ml_assets.spec import wording
-from ml_assets.spec.columns import Columns
+from ml_assets.reading import wording
+from ml_assets.reading.columns import Columns
+from ml_assets.reading.draft import Draft
+from ml_assets.reading.files import UnreadableError, read_text
+from ml_assets.reading.findings import Document, Findings
+from ml_assets.reading.schema import attributes_schema
+from ml_assets.reading.structure import flaws_of
 from ml_assets.spec.data import ExpectationSpec
-from ml_assets.spec.draft import Draft
-from ml_assets.spec.files import UnreadableError, read_text
-from ml_assets.spec.findings import Document, Findings
-from ml_assets.spec.schema import attributes_schema
-from ml_assets.spec.structure import flaws_of
 from ml_assets.yaml_positions import YamlPath, load_yaml
 
 Stage = Literal["raw_data", "features"]
@@ -69,9 +69,7 @@ def read_expectations(
 
 
 def _values(written: list[_Written]) -> tuple[Expectation, ...]:
-    return tuple(
-        Expectation(type=w.spec.type, kwargs=dict(w.spec.kwargs), severity=w.spec.severity) for w in written
-    )
+    return tuple(Expectation(type=w.spec.type, kwargs=dict(w.spec.kwargs), severity=w.spec.severity) for w in written)
 
 
 def _written(draft: Draft, stage: Stage, folder: Path, findings: Findings) -> Iterator[_Written]:
@@ -156,8 +154,6 @@ def _feature_table(draft: Draft, columns: Columns) -> list[str] | None:
     single = (("label", "column"), ("evaluation", "baseline"))
     if not all(draft.sound(*path) for path in (*lists, *single)):
         return None
-    names = [draft.at(*path) for path in single] + [
-        name for path in lists for _, name in draft.entries(*path)
-    ]
+    names = [draft.at(*path) for path in single] + [name for path in lists for _, name in draft.entries(*path)]
     table = [name for name in dict.fromkeys(names) if name != "prior"]
     return [*RESERVED, *table] if columns.known and all(name in columns for name in table) else None

@@ -5,11 +5,11 @@ import zoneinfo
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ml_assets.spec import wording
-from ml_assets.spec.columns import Columns
+from ml_assets.reading import wording
+from ml_assets.reading.columns import Columns
+from ml_assets.reading.draft import Draft
+from ml_assets.reading.findings import Findings
 from ml_assets.spec.data import AsOfSpec, SideTableSpec
-from ml_assets.spec.draft import Draft
-from ml_assets.spec.findings import Findings
 from ml_assets.yaml_positions import YamlPath
 
 TIME_TYPES = ("timestamp", "date")
@@ -74,9 +74,7 @@ def _check_url(draft: Draft, findings: Findings) -> None:
         near = [hint for name in others if (hint := wording.did_you_mean(name, set(needed) - set(names)))]
         hint = _GROUP_HINT if "{group}" in others else " ".join(near)
         expected = f"{' and '.join(needed)}, and no other placeholder"
-        findings.add(
-            path, f"{wording.quoted(url)} has {' and '.join(names) or 'no placeholder'}", expected, hint
-        )
+        findings.add(path, f"{wording.quoted(url)} has {' and '.join(names) or 'no placeholder'}", expected, hint)
     _check_braces(path, url, findings)
 
 
@@ -102,9 +100,7 @@ def check_type(draft: Draft, path: YamlPath, column: str, types: tuple[str, ...]
     """Record that a source column has none of the types that its use asks for."""
     kind = draft.at("source", "columns", column, "type")
     if kind is not None and kind not in types:
-        findings.add(
-            path, f"{wording.quoted(column)} is a {kind} column", f"a column of type {wording.either(types)}"
-        )
+        findings.add(path, f"{wording.quoted(column)} is a {kind} column", f"a column of type {wording.either(types)}")
 
 
 def _check_timezone(path: YamlPath, name: str | None, findings: Findings) -> None:
@@ -143,9 +139,7 @@ def _check_group(draft: Draft, findings: Findings) -> None:
     check_distinct(draft, (*path, "values"), findings)
     for index, value in draft.entries(*path, "values"):
         if not _GROUP_VALUE.fullmatch(value) or "..." in value:
-            expected = (
-                "letters, digits, spaces, dots, hyphens and underscores, since it names files and partitions"
-            )
+            expected = "letters, digits, spaces, dots, hyphens and underscores, since it names files and partitions"
             findings.add((*path, "values", index), f"the group {wording.quoted(value)}", expected)
 
 
@@ -161,9 +155,7 @@ def _check_side_table(draft: Draft, name: str, table: SideTableSpec, findings: F
         _check_as_of(draft, (*path, "as_of"), name, table, table.as_of, findings)
 
 
-def _check_side_name(
-    path: YamlPath, column: str, name: str, table: SideTableSpec, findings: Findings
-) -> bool:
+def _check_side_name(path: YamlPath, column: str, name: str, table: SideTableSpec, findings: Findings) -> bool:
     absent = f"no column {wording.quoted(column)} in the side table {name}"
     return _check_name(path, column, table.columns, absent, findings)
 

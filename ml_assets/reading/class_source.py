@@ -56,9 +56,7 @@ class _ModuleSource:
     name: str
     package: str
     classes: dict[str, ClassSource] = field(default_factory=dict)
-    imports: dict[str, list[tuple[str, str | None]]] = field(
-        default_factory=dict
-    )  # name → (module, name in it)
+    imports: dict[str, list[tuple[str, str | None]]] = field(default_factory=dict)  # name → (module, name in it)
     aliases: dict[str, str] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)
     stars: list[str] = field(default_factory=list)

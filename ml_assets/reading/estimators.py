@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from ml_assets.spec import wording
-from ml_assets.spec.class_source import (
+from ml_assets.reading import wording
+from ml_assets.reading.class_source import (
     AbsentError,
     ClassSource,
     UnclearSourceError,

@@ -9,20 +9,20 @@ from typing import Any
 from ml_assets.errors import Problem, SpecError
 from ml_assets.features.module import FeatureModule
 from ml_assets.interfaces import Expectation
-from ml_assets.spec import wording
-from ml_assets.spec.columns import columns_of
-from ml_assets.spec.draft import Draft
-from ml_assets.spec.expectations import read_expectations
-from ml_assets.spec.feature_checks import check_features
-from ml_assets.spec.feature_module import check_functions, load_features
-from ml_assets.spec.files import UnreadableError, read_text
-from ml_assets.spec.findings import Document, Findings
-from ml_assets.spec.learning_checks import check_learning
-from ml_assets.spec.period_checks import check_periods
+from ml_assets.reading import wording
+from ml_assets.reading.columns import columns_of
+from ml_assets.reading.draft import Draft
+from ml_assets.reading.expectations import read_expectations
+from ml_assets.reading.feature_checks import check_features
+from ml_assets.reading.feature_module import check_functions, load_features
+from ml_assets.reading.files import UnreadableError, read_text
+from ml_assets.reading.findings import Document, Findings
+from ml_assets.reading.learning_checks import check_learning
+from ml_assets.reading.period_checks import check_periods
+from ml_assets.reading.schema import COMPONENT, COMPONENT_PATTERN, TOP_LEVEL
+from ml_assets.reading.source_checks import check_source
+from ml_assets.reading.structure import read_attributes
 from ml_assets.spec.pipeline import PipelineSpec
-from ml_assets.spec.schema import COMPONENT, COMPONENT_PATTERN, TOP_LEVEL
-from ml_assets.spec.source_checks import check_source
-from ml_assets.spec.structure import read_attributes
 from ml_assets.yaml_positions import PositionedYaml, YamlPath, load_yaml
 
 _ATTRIBUTES = "attributes"
@@ -65,9 +65,7 @@ def read_pipeline(file: Path) -> LoadedPipeline:
         text = read_text(file)
     except UnreadableError as error:
         expected = "a pipeline's YAML file"
-        problem = Problem(
-            file=str(file), line=0, field="", found=str(error), expected=expected, hint=error.hint
-        )
+        problem = Problem(file=str(file), line=0, field="", found=str(error), expected=expected, hint=error.hint)
         raise SpecError([problem]) from error
     yaml = load_yaml(text, file=str(file))
     findings = Findings(document=Document(file=str(file), line=lambda path: yaml.line((_ATTRIBUTES, *path))))

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ml_assets.spec import wording
+from ml_assets.reading import wording
 
 
 class UnreadableError(Exception):

@@ -1,11 +1,11 @@
 """Checks of variants, metrics and gates against the pipeline's task."""
 
 from ml_assets.metrics import METRICS
-from ml_assets.spec import wording
-from ml_assets.spec.draft import Draft
-from ml_assets.spec.estimators import Estimator, EstimatorNotFoundError, find_estimator
-from ml_assets.spec.findings import Findings
-from ml_assets.spec.source_checks import check_distinct
+from ml_assets.reading import wording
+from ml_assets.reading.draft import Draft
+from ml_assets.reading.estimators import Estimator, EstimatorNotFoundError, find_estimator
+from ml_assets.reading.findings import Findings
+from ml_assets.reading.source_checks import check_distinct
 from ml_assets.yaml_positions import YamlPath
 
 GATE_KINDS = ("floor", "ceiling", "beats_baseline")
@@ -86,9 +86,7 @@ def _check_variant(draft: Draft, name: str, task: str | None, findings: Findings
 def _check_task(path: YamlPath, text: str, estimator: Estimator, task: str, findings: Findings) -> None:
     wanted = "regressor" if task == "regression" else "classifier"
     if estimator.kind not in {wanted, "unknown"}:
-        what = (
-            "neither a classifier nor a regressor" if estimator.kind == "neither" else f"a {estimator.kind}"
-        )
+        what = "neither a classifier nor a regressor" if estimator.kind == "neither" else f"a {estimator.kind}"
         found = f"{estimator.name} is {what}"
         findings.add(path, found, f"a {wanted}, since label.task is {task}", _counterpart(text, wanted))
     elif wanted == "classifier" and estimator.has_probabilities is False:

@@ -84,9 +84,7 @@ def _tidy(node: dict[str, Any], definitions: dict[str, Any]) -> None:
         if name not in node.get("required", ()) and "default" not in child:
             child["default"] = {} if child.get("type") == "object" else None
         if "$ref" in child:  # left out when it is that of the definition
-            child.setdefault(
-                "description", definitions[child["$ref"].rpartition("/")[2]].get("description", "")
-            )
+            child.setdefault("description", definitions[child["$ref"].rpartition("/")[2]].get("description", ""))
     _describe_default(node, definitions)
 
 
