@@ -41,3 +41,22 @@ def to_frame(table: "pa.Table", declared: Mapping[str, ColumnSpec]) -> "pd.DataF
         elif pa.types.is_date(field.type):
             frame[field.name] = frame[field.name].astype("datetime64[us]")
     return frame
+
+
+def to_arrow(values: "pd.Series") -> "pa.Array":
+    """Return a column as Arrow: plain strings, and times in microseconds of UTC, whatever pandas used in memory."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        utc = values.dt.tz_convert("UTC").dt.tz_localize(None)
+        return pa.array(utc.to_numpy(), from_pandas=True).cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
+    array = pa.Array.from_pandas(values)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        array, kind = array.dictionary_decode(), kind.value_type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return array.cast(pa.string())
+    return array.cast(pa.timestamp("us")) if pa.types.is_timestamp(kind) else array

@@ -1,6 +1,7 @@
 """The validator on Great Expectations: one suite for a batch, details only for what failed."""
 
 import functools
+import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -117,10 +118,11 @@ class GreatExpectationsValidator:
     @functools.cached_property
     def _batch_definition(self) -> "BatchDefinition":
         import great_expectations as gx
+        from great_expectations.data_context.types.base import ProgressBarsConfig
 
         context = gx.get_context(mode="ephemeral")
         context.enable_analytics(enable=False)
-        context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
         asset = context.data_sources.add_pandas("frames").add_dataframe_asset("frame")
         return asset.add_batch_definition_whole_dataframe("whole")
 
@@ -173,7 +175,7 @@ def _raised(found: "ExpectationValidationResult") -> str | None:
     info: Mapping[str, Any] = found.exception_info or {}
     for raised in (info, *info.values()):
         if isinstance(raised, dict) and raised.get("raised_exception"):
-            message = str(raised.get("exception_message") or "").strip() or "it raised an error without a message"
+            message = str(raised.get("exception_message") or "an error without a message").strip()
             return f"It could not be evaluated: {message.splitlines()[0][:MAX_REASON_CHARACTERS]}"
     return None
 
@@ -186,15 +188,12 @@ def _detailed(
     result: Mapping[str, Any] = found.result or {}
     if "element_count" not in result:
         observed = result.get("observed_value")
-        observed = result.get("partial_unexpected_list") if observed is None else observed
+        observed = json_ready(result.get("partial_unexpected_list") if observed is None else observed)
         return ExpectationResult(
-            expectation=expectation,
-            success=False,
-            n_failing=None,
-            n_rows=len(frame),
-            observed=json_ready(observed),
+            expectation=expectation, success=False, n_failing=None, n_rows=len(frame), observed=observed
         )
-    rows = frame.iloc[list(result.get("partial_unexpected_index_list") or ())[:MAX_SAMPLE_ROWS]]
+    positions: list[int] = list(result.get("partial_unexpected_index_list") or ())
+    rows = frame.iloc[positions[:MAX_SAMPLE_ROWS]]
     return ExpectationResult(
         expectation=expectation,
         success=False,
@@ -205,7 +204,11 @@ def _detailed(
 
 
 def json_ready(value: Any) -> Any:
-    """Return a value as JSON has it: missing and not-a-number as None, times in ISO 8601, infinities as text."""
+    """Return a value as JSON has it: what is missing as None, times in ISO 8601, infinities as text."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None if math.isnan(value) else str(value)
     import numpy as np
     import pandas as pd
 
@@ -213,14 +216,12 @@ def json_ready(value: Any) -> Any:
         return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
         return [json_ready(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or pd.isna(value):
+    if pd.isna(value):
         return None
-    if isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if np.isfinite(value) else str(value)
+    if isinstance(value, np.datetime64):
+        return pd.Timestamp(value).isoformat()
+    if isinstance(value, np.generic) and not isinstance(value, np.timedelta64):
+        return json_ready(value.item())
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
@@ -231,7 +232,7 @@ def _definition_error(expectation: Expectation) -> str | None:
     known = _known_types()
     if expectation.type not in known:
         close = get_close_matches(expectation.type, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "see Great Expectations' gallery for those there are."
+        hint = f"did you mean {close[0]!r}?" if close else "its gallery lists them all."
         return f"{expectation.type!r} is no expectation of Great Expectations; {hint}"
     ours = [name for name in _OWN_ARGUMENTS if name in expectation.kwargs]
     if ours:
@@ -267,15 +268,16 @@ def _one_sentence(error: "ValidationError", expectation: Expectation) -> str:
     whole = first.pop("__root__", None)
     if not first and whole:
         return str(whole["msg"]).rstrip(".")
-    known = get_expectation_impl(expectation.type).__fields__
+    known = get_expectation_impl(expectation.type).schema()["properties"]
     sentences = []
     for name, problem in first.items():
         if problem["type"] == "value_error.missing":
             sentences.append(f"the argument {name!r} is missing")
         elif problem["type"] == "value_error.extra":
             close = get_close_matches(name, known, n=1)
-            sentences.append(f"it has no argument {name!r}" + (f", did you mean {close[0]!r}?" if close else ""))
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            sentences.append(f"it has no argument {name!r}{hint}")
         else:
             found = repr(expectation.kwargs.get(name))[:80]
             sentences.append(f"{name} = {found}: {str(problem['msg']).rstrip('.')}")
-    return "; ".join(sentences).rstrip("?")
+    return "; ".join(sentences)

@@ -137,7 +137,6 @@ def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage
 def _decision_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
     spec, version = pipeline.spec, partial(_code_version, pipeline)
     time = time_partitions(spec)
-    all_before = None if spec.partitions.group is None else dg.AllPartitionMapping()
     return [
         Stage(
             path=("evaluation",),
@@ -167,7 +166,7 @@ def _decision_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[St
             description="Scores by the champion that was in force when the period began.",
             kinds=frozenset({"parquet", "scikitlearn"}),
             partitions=data_partitions(spec),
-            deps=[_dep(spec, ("features",)), _dep(spec, ("promotion",), all_before or _earlier(spec))],
+            deps=[_dep(spec, ("features",)), _dep(spec, ("promotion",), _earlier(spec))],
             code_version=version(runners.run_predictions, ["scoring"]),
             ranges=True,
             skippable=True,
@@ -195,8 +194,15 @@ def _dep(spec: PipelineSpec, stage: tuple[str, ...], mapping: dg.PartitionMappin
 
 
 def _earlier(spec: PipelineSpec) -> dg.PartitionMapping:
-    """Return the mapping to every earlier period; the champion in force may come from any of them."""
-    return past_window(spec.model_copy(update={"training": spec.training.model_copy(update={"window": "expanding"})}))
+    """Return the mapping to the periods whose promotion may be in force: all earlier ones.
+
+    Built-in mappings cannot say "earlier" from time × group to time; there it is all periods, and the stage
+    itself looks at earlier ones only.
+    """
+    if spec.partitions.group is not None:
+        return dg.AllPartitionMapping()
+    training = spec.training.model_copy(update={"window": "expanding"})
+    return past_window(spec.model_copy(update={"training": training}))
 
 
 def _landing(spec: PipelineSpec) -> list[dg.AssetSpec]:

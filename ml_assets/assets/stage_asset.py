@@ -177,7 +177,7 @@ def _run_range(
 def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str) -> _Finished:
     """Run the stage on one partition and bind its judgements to the data version, in the ledger."""
     services = Services(**{key: getattr(context.resources, key) for key in RESOURCE_KEYS})
-    step = Step(pipeline=pipeline, services=services, partition=partition, run_id=context.run_id)
+    step = Step(pipeline=pipeline, services=services, partition=partition, run_id=context.run.run_id)
     started = time.perf_counter()
     result = stage.run(step)
     if result.judgements:
@@ -187,7 +187,7 @@ def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: 
             partition=partition,
             data_version=result.stored.data_version,
             policy_version=result.policy_version,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
         )
         services.ledger.record_verdicts(verdicts)
     seconds = time.perf_counter() - started

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import dagster as dg
 
+from ml_assets.assets.previews import quiet_previews
 from ml_assets.errors import SpecError
 
 
@@ -26,6 +27,10 @@ class BrokenPipeline(dg.Component):
 
     def definitions(self) -> dg.Definitions:
         """Return the one asset; see `build_defs`."""
+        with quiet_previews():
+            return dg.Definitions(assets=[self._asset()])
+
+    def _asset(self) -> dg.AssetsDefinition:
         pipeline, team = self.file.parent.name, self.file.parent.parent.parent.name
         message = str(self.error)
 
@@ -47,7 +52,7 @@ class BrokenPipeline(dg.Component):
         def broken() -> NoReturn:
             raise dg.Failure(description=message, allow_retries=False)
 
-        return dg.Definitions(assets=[broken])
+        return broken
 
     def _places(self) -> list[tuple[Any, int, str]]:
         if isinstance(self.error, SpecError):

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from ml_assets.assets.pipeline_assets import build_pipeline_assets
+from ml_assets.assets.previews import quiet_previews
 from ml_assets.components.broken_pipeline import BrokenPipeline
 from ml_assets.errors import SpecError
 from ml_assets.reading.pipeline_file import LoadedPipeline, check_pipeline, read_pipeline
@@ -95,7 +96,8 @@ class TrainingPipeline(PipelineSpec, dg.Component):
         if loaded is None:
             spec = PipelineSpec.model_construct(**{name: getattr(self, name) for name in PipelineSpec.model_fields})
             loaded = check_pipeline(spec, folder, file=Path(inspect.getfile(type(self))))
-        return dg.Definitions(assets=build_pipeline_assets(loaded, self))
+        with quiet_previews():
+            return dg.Definitions(assets=build_pipeline_assets(loaded, self))
 
     def run_raw_data(self, step: Step) -> StageResult:
         """Ingest and check one partition's rows."""

@@ -7,7 +7,7 @@ from ml_assets.digest import document_digest, table_digest
 from ml_assets.errors import FeatureError
 from ml_assets.features.graph import FeatureGraph
 from ml_assets.features.joins import join_side_table
-from ml_assets.frames import to_frame
+from ml_assets.frames import to_arrow, to_frame
 from ml_assets.gates import expectations_version, judge_expectations
 from ml_assets.interfaces import AssetPath
 from ml_assets.periods import join_partition
@@ -70,7 +70,7 @@ def compute(step: Step) -> "pa.Table":
     when = rows["_event_time"]
     known = frame[label_time[0]] if label_time else when + spec.label.known_after
     arrays = {EVENT_TIME: when, LABEL_TIME: known} | {c: frame[c] for c in outputs}
-    table = _plain(pa.table({name: pa.Array.from_pandas(values) for name, values in arrays.items()}))
+    table = pa.table({name: to_arrow(values) for name, values in arrays.items()})
     return table.add_column(0, ROW_ID, _row_ids(rows, spec.source.row_id))
 
 
@@ -99,7 +99,7 @@ def _row_ids(rows: "pd.DataFrame", columns: Sequence[str]) -> "pa.Array":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    parts = [pa.Array.from_pandas(rows[c]).cast(pa.string()) for c in columns]
+    parts = [to_arrow(rows[c]).cast(pa.string()) for c in columns]
     return pc.binary_join_element_wise(*parts, "|", null_handling="replace", null_replacement="")
 
 
@@ -130,20 +130,6 @@ def _source_rows(step: Step, needed: set[str]) -> "tuple[pd.DataFrame, pd.Series
         )
         rows = rows.join(joined)
     return rows, rows["_own"]
-
-
-def _plain(table: "pa.Table") -> "pa.Table":
-    """Return the table with plain strings and microseconds, whatever pandas used in memory."""
-    import pyarrow as pa
-
-    def plain(kind: "pa.DataType") -> "pa.DataType":
-        if pa.types.is_dictionary(kind):
-            return plain(kind.value_type)
-        if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            return pa.string()
-        return pa.timestamp("us", tz=kind.tz) if pa.types.is_timestamp(kind) else kind
-
-    return table.cast(pa.schema([pa.field(f.name, plain(f.type)) for f in table.schema]))
 
 
 def _hold_schema(step: Step, table: "pa.Table") -> None:

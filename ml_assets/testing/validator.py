@@ -42,15 +42,15 @@ def expect(short_type: str, **kwargs: Any) -> Expectation:
 
 
 def small_batch() -> "pd.DataFrame":
-    """Return 40 flights; distance is missing in one row and negative in 30, the carrier of row 3 is unknown."""
+    """Return 40 flights; one distance is missing and 30 are negative, one carrier is unknown."""
     import pandas as pd
 
     return pd.DataFrame(
         {
-            "flight": list(range(39)) + [0],
+            "flight": [*range(39), 0],
             "carrier": ["AA", "UA", "DL", "??"] + ["AA"] * 36,
             "distance": [100.0] * 9 + [None] + [-1.0] * 30,
-            "departed": pd.to_datetime(["2013-01-01 05:15"] * 39 + [None], utc=True),
+            "departed": [pd.Timestamp("2013-01-01 05:15", tz="UTC")] * 39 + [pd.NaT],
         },
         index=pd.Index(range(1000, 1040)),
     )

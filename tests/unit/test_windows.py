@@ -63,12 +63,14 @@ def test_a_later_row_changes_nothing_before_it(rows: list) -> None:
     changed = data.assign(value=data["value"].where(data["time"] <= cut, 999.0))
     before = data["time"] <= cut
 
-    for name in ("value",):
-        for function in (
-            lambda d: rolling(d[name], time=d["time"], window="9D", by=d["who"]),
-            lambda d: last_known(d[name], known_at=d["time"], time=d["time"], by=d["who"]),
-        ):
-            pd.testing.assert_series_equal(function(data)[before], function(changed)[before])
+    def windows(d: pd.DataFrame) -> list[pd.Series]:
+        return [
+            rolling(d["value"], time=d["time"], window="9D", by=d["who"]),
+            last_known(d["value"], known_at=d["time"], time=d["time"], by=d["who"]),
+        ]
+
+    for original, other in zip(windows(data), windows(changed), strict=True):
+        pd.testing.assert_series_equal(original[before], other[before])
 
 
 def test_lag_is_exact_and_missing_without_a_row() -> None:
