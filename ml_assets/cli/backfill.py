@@ -10,7 +10,7 @@ from ml_assets.cli.done import partitions_of, refused, remaining
 from ml_assets.cli.plan import Backfill, check_range
 from ml_assets.cli.progress import Engine, RunEnd
 from ml_assets.cli.project import Project, load_project
-from ml_assets.cli.tables import summary
+from ml_assets.cli.tables import make_console, summary
 from ml_assets.periods import split_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline, read_pipeline
 from ml_assets.stages.champions import champion_before
@@ -46,7 +46,7 @@ def backfill(pipeline: str, first: str, last: str, *, data_only: bool, again: bo
     project = load_project()
     loaded = find_pipeline(project, pipeline)
     check_range(loaded.spec, first, last)
-    console = Console()
+    console = make_console()
     plan = Backfill(spec=loaded.spec, module=project.location(loaded.spec.team).module, first=first, last=last)
     ends = carry_out(project, plan, console, Options(data_only=data_only, again=again))
     console.print(summary(project.profile.services(), loaded, plan.periods))
@@ -79,7 +79,9 @@ def report_failures(console: Console, ends: list[RunEnd]) -> None:
     for end in ends:
         for step, message in end.failures.items():
             console.print(
-                f"[yellow]{end.title.strip()}[/yellow], {step.replace('__', '/')}: {message}", highlight=False
+                f"[yellow]{end.title.strip()}[/yellow], {step.replace('__', '/')}: {message}",
+                highlight=False,
+                soft_wrap=True,
             )
 
 

@@ -1,17 +1,17 @@
 """`ml-assets demo`: land the first months of a team's data and take its pipeline through them, end to end."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.panel import Panel
 
 from ml_assets.cli.backfill import Options, carry_out, find_pipeline, report_failures
 from ml_assets.cli.plan import Backfill
 from ml_assets.cli.progress import RunEnd
 from ml_assets.cli.project import Project, load_project
-from ml_assets.cli.tables import summary
+from ml_assets.cli.tables import make_console, summary
 from ml_assets.errors import MlAssetsError
 from ml_assets.periods import Periods
 
@@ -30,7 +30,7 @@ DEMO_PIPELINES = {"flights": "flights/arrival_delay", "births": "births/daily_bi
 )
 def demo(team: str, count: int) -> None:
     """Land the first periods of real data and materialize the pipeline for them through the Dagster engine."""
-    project, console = load_project(), Console()
+    project, console = load_project(), make_console()
     loaded = find_pipeline(project, DEMO_PIPELINES[team])
     spec = loaded.spec
     periods = Periods.of(spec.partitions, spec.source.event_time.timezone)
@@ -51,14 +51,13 @@ def demo(team: str, count: int) -> None:
 
 
 def _next_steps(project: Project, team: str, last: str, name: str) -> Panel:
+    state = _shown(project, str(project.profile.state))
     lines = [
-        "[bold]make dev[/bold]                  the Dagster UI and the MLflow UI on what you have just made",
-        f"  Assets → {team} → {name} → evaluation, partition {last}: pictures, slices, gates",
-        "[bold]ml-assets status[/bold]          what is materialized, gated and promoted "
-        "([bold]source .venv/bin/activate[/bold] first)",
-        f"[bold]deployments/{team}/defs/{name}/defs.yaml[/bold]   the pipeline; features.py lies beside it",
-        "[bold]ml-assets new TEAM/NAME[/bold]   a pipeline of your own",
-        f"Everything made here lies in {_shown(project, str(project.profile.state))}; remove that folder to start over.",
+        "[bold]make dev[/bold]               the Dagster UI and the MLflow UI on what you have just made:",
+        f"                       Assets, {team}/{name}/evaluation, partition {last} has pictures, slices and gates",
+        f"[bold]ml-assets status[/bold]       what is there, gated and promoted; {_activate(project)}",
+        f"[bold]ml-assets new[/bold]          a pipeline of your own, beside deployments/{team}/defs/{name}/defs.yaml",
+        f"Everything made here lies in {state}; remove that folder to start over.",
     ]
     return Panel("\n".join(lines), title="What to open next", title_align="left", expand=False)
 
@@ -71,6 +70,12 @@ def _broken(project: Project, plan: Backfill, ends: list[RunEnd]) -> bool:
     if not any(d.outcome == "promoted" for d in decisions):
         raise MlAssetsError("The demo promoted no model; see the messages above.")
     return bool(unexplained)
+
+
+def _activate(project: Project) -> str:
+    """Return how to have the command at hand in this shell."""
+    inside = Path(sys.executable).is_relative_to(project.root)
+    return f"`source {_shown(project, str(Path(sys.executable).parent))}/activate` has the command" if inside else ""
 
 
 def _shown(project: Project, path: str) -> str:

@@ -45,6 +45,7 @@ def carry_out(runs: Iterator[PlannedRun], root: Path, out: IO[str]) -> None:
 
 
 def _carry_out(run: PlannedRun, root: Path, instance: Any, out: IO[str]) -> None:
+    """Make Dagster's run of a planned one and report its steps as they end."""
     import dagster as dg
     from dagster._core.definitions.reconstruct import ReconstructableRepository  # noqa: TID251 - as dagster's CLI
     from dagster._core.execution.api import execute_run_iterator  # noqa: TID251 - as dagster's run worker
@@ -67,11 +68,16 @@ def _carry_out(run: PlannedRun, root: Path, instance: Any, out: IO[str]) -> None
     )
     _say(out, "run", title=run.title, run_id=dagster_run.run_id, steps=len(run.assets))
     failures: dict[str, str] = {}
+    refusals: dict[str, list[str]] = {}
     for event in execute_run_iterator(recon, dagster_run, instance):
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            check = event.asset_check_evaluation_data
+            if not check.passed and check.blocking:
+                refusals.setdefault(event.step_key, []).append(f"gate {check.check_name}: {check.description}")
         if event.is_step_success or event.is_step_failure or event.is_step_skipped:
             _say(out, "step", step=event.step_key, outcome=event.event_type_value.removeprefix("STEP_").lower())
         if event.is_step_failure and event.step_key:
-            failures[event.step_key] = _message(event)
+            failures[event.step_key] = "; ".join(refusals.get(event.step_key, [])) or _message(event)
     status = instance.get_run_by_id(dagster_run.run_id).status.value
     _say(out, "end", run_id=dagster_run.run_id, status=status, failures=failures)
 

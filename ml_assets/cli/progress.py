@@ -106,11 +106,12 @@ class Engine:
 
     def _ended(self, planned: PlannedRun, task: TaskID, run_id: str, event: dict) -> RunEnd:
         succeeded = event["status"] == "SUCCESS"
-        note = "[green]done" if succeeded else f"[yellow]stopped at {', '.join(sorted(event['failures'])) or 'start'}"
-        self._progress.update(task, note=_short(note))
+        stopped = ", ".join(sorted(_stage(step) for step in event["failures"])) or "its start"
+        self._progress.update(task, note="[green]done" if succeeded else f"[yellow]stopped at {stopped}")
         self._progress.stop_task(task)
         return RunEnd(title=planned.title, run_id=run_id, succeeded=succeeded, failures=event["failures"])
 
 
-def _short(note: str) -> str:
-    return note.replace("__", "/")
+def _stage(step: str) -> str:
+    """Return the stage of a step's key, such as models/forest of flights__arrival_delay__models__forest."""
+    return "/".join(step.split("/")[2:] if "/" in step else step.split("__")[2:])

@@ -1,12 +1,11 @@
 """`ml-assets status`: what every pipeline has, what its gates say, and which version is champion."""
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import Project, load_project
-from ml_assets.cli.tables import summary
+from ml_assets.cli.tables import make_console, summary
 from ml_assets.errors import MlAssetsError, SpecError
 from ml_assets.periods import split_partition
 from ml_assets.reading.pipeline_file import read_pipeline
@@ -17,7 +16,7 @@ from ml_assets.stages.champions import champion_before
 @click.argument("pipeline", metavar="[TEAM/PIPELINE]", required=False)
 def status(pipeline: str | None) -> None:
     """Show every pipeline in a line, or one pipeline period by period."""
-    project, console = load_project(), Console()
+    project, console = load_project(), make_console()
     if pipeline is None:
         console.print(_overview(project))
         return

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,22 +14,32 @@ from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Services, Step, gates_of
 
+UNBOUND_WIDTH = 110
 COLOURS = {"promoted": "green", "kept": "cyan", "undecided": "yellow", "refused": "red"}
 
 
+def make_console() -> Console:
+    """Return the console: as wide as the terminal, or wide enough for the tables when there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=UNBOUND_WIDTH)
+
+
 def summary(services: Services, loaded: LoadedPipeline, periods: list[str]) -> Table:
-    """Return a row for each period: rows, checks, each variant's metric with its interval, decision, version."""
+    """Return a row for each period: rows, checks, each variant and the candidate with intervals, decision, version."""
     spec = loaded.spec
-    metric = spec.selection.metric
-    table = Table(title=f"{spec.team}/{spec.name}", title_justify="left", header_style="bold", expand=False)
+    table = Table(
+        title=f"{spec.team}/{spec.name}", title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD
+    )
+    table.caption = (
+        f"{spec.selection.metric} with {spec.evaluation.confidence:.0%} intervals over whole days: each variant on its "
+        "validation rows; → the candidate, fitted again, on the period's own untouched rows."
+    )
+    table.caption_justify = "left"
     table.add_column("partition", no_wrap=True)
-    table.add_column("rows", justify="right")
+    table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("checks")
-    for variant in spec.variants:
-        table.add_column(f"{variant}\n{metric}, validation")
-    table.add_column(f"candidate\n{metric}, test")
-    table.add_column("verdict")
-    table.add_column("version", justify="right")
+    table.add_column(f"models by {spec.selection.metric}", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for period in periods:
         table.add_row(*_row(services, loaded, period))
     return table
@@ -39,21 +51,30 @@ def _row(services: Services, loaded: LoadedPipeline, period: str) -> list[Text |
     step = Step(pipeline=loaded, services=services, partition=period, run_id="")
     stored = [services.data_store.describe((*path, "features"), p) for p in step.group_partitions(period)]
     rows = sum(s.n_rows for s in stored if s is not None)
-    models = [_document(services, (*path, "models", v), period) for v in spec.variants]
-    evaluation = _document(services, (*path, "evaluation"), period)
     decision = latest_by_partition(services.ledger.decisions(path)).get(period)
     verdict = Text("–", style="dim")
     if decision is not None:
-        verdict = Text(decision.outcome, style=COLOURS[decision.outcome])
-    return [
-        period,
-        f"{rows:,}" if any(stored) else "–",
-        _checks(step),
-        *(_interval(m["validation"][spec.selection.metric]) if m else "–" for m in models),
-        _test(evaluation, spec.selection.metric),
-        verdict,
-        (decision.model_version or "–") if decision is not None else "–",
-    ]
+        version = f"\nversion {decision.model_version}" if decision.model_version else ""
+        verdict = Text(f"{decision.outcome}{version}", style=COLOURS[decision.outcome])
+    return [period, f"{rows:,}" if any(stored) else "–", _checks(step), _models(step), verdict]
+
+
+def _models(step: Step) -> Text:
+    """Return a line for each variant and one for the candidate."""
+    metric, services = step.spec.selection.metric, step.services
+    lines: list[tuple[str, dict[str, Any]]] = []
+    for variant in step.spec.variants:
+        model = _document(services, step.asset("models", variant), step.time)
+        if model is not None:
+            lines.append((variant, model["validation"][metric]))
+    evaluation = _document(services, step.asset("evaluation"), step.time)
+    if evaluation is not None:
+        name, interval = _test(evaluation, metric)
+        lines.append((f"→ {name}", interval))
+    if not lines:
+        return Text("–", style="dim")
+    width = max(len(name) for name, _ in lines)
+    return Text("\n".join(f"{name:<{width}}  {_interval(values)}" for name, values in lines))
 
 
 def _checks(step: Step) -> Text:
@@ -101,10 +122,9 @@ def _interval(values: dict[str, Any]) -> str:
     return f"{values['estimate']:.3f} [{values['lower']:.3f}, {values['upper']:.3f}]"
 
 
-def _test(evaluation: dict[str, Any] | None, metric: str) -> str:
-    if evaluation is None:
-        return "–"
-    for estimate in evaluation["report"]["estimates"]:
-        if estimate["model"] == "candidate" and estimate["metric"] == metric:
-            return f"{evaluation['candidate']['variant']}\n{_interval(estimate['interval'])}"
-    return evaluation["candidate"]["variant"]
+def _test(evaluation: dict[str, Any], metric: str) -> tuple[str, dict[str, Any]]:
+    """Return the candidate's variant and its metric on the period's own rows."""
+    found = [
+        e["interval"] for e in evaluation["report"]["estimates"] if (e["model"], e["metric"]) == ("candidate", metric)
+    ]
+    return evaluation["candidate"]["variant"], found[0]
