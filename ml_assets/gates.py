@@ -78,7 +78,8 @@ def select_thresholds(names: Sequence[str], policy: Mapping[str, Threshold]) -> 
     missing = [name for name in names if name not in policy]
     if missing:
         raise PolicyError(
-            f"The policy has no threshold {', '.join(map(repr, missing))}; it has {', '.join(sorted(policy)) or 'none'}. "
+            f"The policy has no threshold {', '.join(map(repr, missing))}; "
+            f"it has {', '.join(sorted(policy)) or 'none'}. "
             "Add it to a policy file, or correct `gates` in the pipeline's YAML."
         )
     return [policy[name] for name in names]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
+from ml_assets.arrow import compute_functions
 from ml_assets.errors import SourceError
 from ml_assets.frames import arrow_type
 from ml_assets.periods import Periods
@@ -50,7 +51,8 @@ class LandingZone:
         place = self.resolve(url)
         options = {} if place.startswith("/") or "://" not in place else dict(self.storage_options)
         try:
-            return fsspec.open(place, "rb", **options).open()
+            filesystem, path = fsspec.core.url_to_fs(place, **options)
+            return filesystem.open(path, "rb")
         except FileNotFoundError as error:
             raise SourceError(
                 f"No file has arrived at {place}. Land it there, or correct `source.url` in the pipeline's YAML."
@@ -122,7 +124,7 @@ def check_rows(
     Raises:
         SourceError: With the count and an example.
     """
-    import pyarrow.compute as pc
+    pc = compute_functions()
 
     what = f"partition {time if group is None else f'{group}|{time}'}"
     if group_column is not None:
@@ -169,7 +171,8 @@ def sort_rows(table: "pa.Table", source: SourceSpec) -> "pa.Table":
 def event_times(table: "pa.Table", source: SourceSpec) -> "pa.ChunkedArray":
     """Return when each row happened, timestamp[us, UTC]; a date is its midnight in the source's time zone."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    pc = compute_functions()
 
     column = table[source.event_time.column]
     if pa.types.is_date(column.type):
@@ -220,7 +223,8 @@ def _cast(table: "pa.Table", columns: Mapping[str, ColumnSpec], *, place: str, s
 
 def _cast_column(array: "pa.ChunkedArray", spec: ColumnSpec, stored_in: str) -> "pa.ChunkedArray":
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    pc = compute_functions()
 
     target = arrow_type(spec)
     if spec.type != "timestamp":

@@ -1,4 +1,4 @@
-"""Splits a window of labelled rows by time: training, validation, and the rows between them that only a refit may use."""
+"""Splits a window of labelled rows by time: training, validation, and rows between them that only a refit uses."""
 
 from dataclasses import dataclass
 from datetime import datetime

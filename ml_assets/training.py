@@ -142,7 +142,7 @@ def _categorical(preprocessing: PreprocessingSpec, seed: int) -> Any:
             sparse_output=False,
         )
     if preprocessing.categorical == "target":
-        return TargetEncoder(random_state=seed)
+        return TargetEncoder(random_state=seed)  # pyright: ignore[reportArgumentType] - scikit-learn's own hint is wrong
     return OrdinalEncoder(
         handle_unknown="use_encoded_value", unknown_value=UNSEEN_CODE, encoded_missing_value=MISSING_CODE
     )

@@ -220,7 +220,9 @@ def json_ready(value: Any) -> Any:
         return None
     if isinstance(value, np.datetime64):
         return pd.Timestamp(value).isoformat()
-    if isinstance(value, np.generic) and not isinstance(value, np.timedelta64):
+    if isinstance(value, np.timedelta64):
+        return str(value)
+    if isinstance(value, np.generic):
         return json_ready(value.item())
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 

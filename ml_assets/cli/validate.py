@@ -1,4 +1,4 @@
-"""`ml-assets validate` and `ml-assets schema`: check pipelines' YAML without loading a code location, and document it."""
+"""`ml-assets validate` and `ml-assets schema`: check pipelines' YAML without a code location, and document it."""
 
 import json
 from pathlib import Path

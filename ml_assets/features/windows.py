@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-By = "pd.Series | Sequence[pd.Series]"
+Aggregation = Literal["mean", "median", "sum", "min", "max", "std", "count", "nunique"]
 
 
 def group_aggregate(values: "pd.Series", *, by: "pd.Series | Sequence[pd.Series]", how: str = "mean") -> "pd.Series":
@@ -20,9 +20,9 @@ def group_aggregate(values: "pd.Series", *, by: "pd.Series | Sequence[pd.Series]
     Args:
         values: Column to aggregate, shape (n_rows,).
         by: Column or columns whose values form the groups; missing values are a group of their own.
-        how: A pandas aggregation: mean, median, sum, min, max, std, count, nunique.
+        how: Aggregation of the group's values; missing ones are left out.
     """
-    return values.groupby(_keys(by), dropna=False).transform(how)
+    return values.groupby(_keys(by), dropna=False).transform(how)  # pyright: ignore - pandas-stubs split the names into many overloads
 
 
 def lag(values: "pd.Series", *, time: "pd.Series", offset: str, by: "pd.Series | Sequence[pd.Series]") -> "pd.Series":

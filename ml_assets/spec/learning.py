@@ -92,4 +92,4 @@ class ScoringSpec(SpecModel):
     columns: Annotated[tuple[str, ...], ListOf] = ()
     """Columns kept beside row id, event time and score, such as the carrier."""
     url: str | None = None
-    """fsspec URL of a folder that also receives each partition's scores as Parquet; the data store alone when absent."""
+    """fsspec URL of a folder that also receives each partition's scores as Parquet; none when absent."""

@@ -57,7 +57,7 @@ class PipelineSpec(SpecModel):
     evaluation: EvaluationSpec
     """What is measured."""
     gates: Annotated[tuple[str, ...], ListOf] = ()
-    """Thresholds of the policy that an evaluation must meet: <metric>.floor, <metric>.ceiling (the interval's worse end
-    must be on the right side of the value) or <metric>.beats_baseline (the improvement's lower end must exceed the value)."""
+    """Thresholds of the policy that an evaluation must meet. <metric>.floor and <metric>.ceiling: the worse end of the
+    interval must be on the value's right side. <metric>.beats_baseline: the improvement's lower end must exceed it."""
     scoring: ScoringSpec = ScoringSpec()
     """What the champion scores."""

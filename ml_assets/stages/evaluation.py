@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_assets.arrow import compute_functions
 from ml_assets.digest import document_digest
 from ml_assets.errors import EvaluationError, RegistryError
 from ml_assets.evaluation import EvaluationReport, evaluate
@@ -63,7 +64,7 @@ def run(step: Step) -> StageResult:
 
 def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) -> tuple[EvaluationReport, str]:
     """Return the report, and why the champion could not be measured (empty when it was, or there is none)."""
-    import pyarrow.compute as pc
+    pc = compute_functions()
 
     spec, registry = step.spec, step.services.model_registry
     trusted = trusted_types(spec.variants.values())
@@ -77,16 +78,9 @@ def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) ->
         "candidate": predict(model, rows.frame, task=spec.label.task),
         "baseline": _baseline(step, candidate, rows, classes),
     }
-    problem = ""
-    if champion is not None and champion.model_version is not None:
-        try:
-            version = registry.version(champion.model_name, champion.model_version)
-            other = registry.load(version.model_uri, trusted_types=trusted)
-            if classes is not None and list(other.classes_) != classes:
-                raise TrainingError(f"it knows the classes {list(other.classes_)}, the candidate {classes}")
-            scores["champion"] = predict(other, rows.frame, task=spec.label.task)
-        except (TrainingError, RegistryError) as error:
-            problem = str(error)
+    champion_scores, problem = _champion_scores(step, champion, rows, classes)
+    if champion_scores is not None:
+        scores["champion"] = champion_scores
     report = evaluate(
         task=spec.label.task,
         y_true=rows.y,
@@ -101,6 +95,23 @@ def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) ->
         event_time=rows.event_time,
     )
     return report, problem
+
+
+def _champion_scores(
+    step: Step, champion: Decision | None, rows: Rows, classes: list[Any] | None
+) -> tuple[NDArray[np.float64] | None, str]:
+    """Return the champion's scores, or None and the reason why it cannot score these rows (empty without one)."""
+    if champion is None or champion.model_version is None:
+        return None, ""
+    registry = step.services.model_registry
+    try:
+        version = registry.version(champion.model_name, champion.model_version)
+        model = registry.load(version.model_uri, trusted_types=trusted_types(step.spec.variants.values()))
+        if classes is not None and list(model.classes_) != classes:
+            return None, f"it knows the classes {list(model.classes_)}, the candidate {classes}"
+        return predict(model, rows.frame, task=step.spec.label.task), ""
+    except (TrainingError, RegistryError) as error:
+        return None, str(error)
 
 
 def _baseline(step: Step, candidate: dict[str, Any], rows: Rows, classes: list[Any] | None) -> NDArray[np.float64]:

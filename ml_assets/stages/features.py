@@ -1,8 +1,10 @@
 """The `features` stage: feature columns, label, row id, event time and label time of one partition."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ml_assets.arrow import compute_functions
 from ml_assets.digest import document_digest, table_digest
 from ml_assets.errors import FeatureError
 from ml_assets.features.graph import FeatureGraph
@@ -68,7 +70,7 @@ def compute(step: Step) -> "pa.Table":
     frame = graph.compute([*outputs, *label_time], rows)[current]
     rows = rows[current]
     when = rows["_event_time"]
-    known = frame[label_time[0]] if label_time else when + spec.label.known_after
+    known = frame[label_time[0]] if label_time else when + (spec.label.known_after or timedelta(0))
     arrays = {EVENT_TIME: when, LABEL_TIME: known} | {c: frame[c] for c in outputs}
     table = pa.table({name: to_arrow(values) for name, values in arrays.items()})
     return table.add_column(0, ROW_ID, _row_ids(rows, spec.source.row_id))
@@ -97,7 +99,8 @@ def column_lineage(step: Step) -> dict[str, list[tuple[AssetPath, str]]]:
 def _row_ids(rows: "pd.DataFrame", columns: Sequence[str]) -> "pa.Array":
     """Return the row id's columns as one text each, joined by "|"."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    pc = compute_functions()
 
     parts = [to_arrow(rows[c]).cast(pa.string()) for c in columns]
     return pc.binary_join_element_wise(*parts, "|", null_handling="replace", null_replacement="")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ml_assets.arrow import compute_functions
 from ml_assets.bootstrap import block_bootstrap
 from ml_assets.digest import document_digest
 from ml_assets.interfaces import LoggedModel, ModelRun
@@ -109,7 +110,7 @@ def validation_metrics(step: Step, rows: Rows, scores: np.ndarray, model: Any) -
 
 
 def _split(references: Any, name: str) -> Any:
-    import pyarrow.compute as pc
+    pc = compute_functions()
 
     return references.filter(pc.equal(references["split"], name))
 

@@ -43,7 +43,7 @@ def run(step: Step) -> StageResult:
 
 
 def score(step: Step, champion: Decision) -> "pa.Table":
-    """Return row id, event time, score(s), kept columns and model version for every row of the partition."""
+    """Return row id, event time, kept columns, scores and model version for every row of the partition."""
     import pyarrow as pa
 
     registry = step.services.model_registry

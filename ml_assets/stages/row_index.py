@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ml_assets.arrow import compute_functions
 from ml_assets.stages.features import EVENT_TIME, LABEL_TIME
 from ml_assets.stages.step import StageResult, Step
 
@@ -21,7 +22,8 @@ def run(step: Step) -> StageResult:
 
 def _index(step: Step, partition: str) -> "pa.Table":
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    pc = compute_functions()
 
     stored = step.describe(("features",), partition)
     label = step.spec.label.column

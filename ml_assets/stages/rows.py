@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_assets.arrow import compute_functions
 from ml_assets.interfaces import DatasetInput
 from ml_assets.stages.features import EVENT_TIME
 from ml_assets.stages.step import Step
@@ -88,6 +89,6 @@ def _labels(values: "pd.Series", task: str) -> NDArray[Any]:
 
 
 def _local_days(local: "pa.ChunkedArray") -> NDArray[np.datetime64]:
-    import pyarrow.compute as pc
+    pc = compute_functions()
 
     return pc.local_timestamp(local).to_numpy().astype("datetime64[D]")

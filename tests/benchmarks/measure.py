@@ -51,7 +51,7 @@ def run_measured(
             argv,
             check=False,
             cwd=cwd,
-            env={**os.environ, **(environment or {})},  # noqa: TID251 - handed on, not read
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -209,6 +209,10 @@ class TestSilence:
     [
         (np.int64(3), 3),
         (np.float32(0.5), 0.5),
+        (np.float64(-math.inf), "-inf"),
+        (np.float32("nan"), None),
+        (np.timedelta64("NaT"), None),
+        (np.timedelta64(3, "s"), "3 seconds"),
         (np.bool_(True), True),
         (math.nan, None),
         (math.inf, "inf"),
