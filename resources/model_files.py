@@ -79,18 +79,24 @@ def model_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def skops_file(model_uri: str, description: object) -> str:
+def skops_file(model_uri: str, description: bytes) -> str:
     """Return the name of the skops file in a described model folder.
 
     Args:
         model_uri: Address of the model, for the message.
-        description: The parsed `MLmodel` file.
+        description: Content of the `MLmodel` file.
 
     Raises:
         RegistryError: If the folder is anything else than a scikit-learn model in skops: pickle,
             cloudpickle, a custom loader, bundled code or a Python function alone.
     """
-    flavors = description.get("flavors") if isinstance(description, dict) else None
+    import yaml
+
+    try:
+        parsed = yaml.safe_load(description)
+    except yaml.YAMLError as error:
+        raise _not_skops(model_uri, f"a description that is no YAML ({error})") from error
+    flavors = parsed.get("flavors") if isinstance(parsed, dict) else None
     flavors = flavors if isinstance(flavors, dict) else {}
     sklearn = flavors.get("sklearn")
     if not isinstance(sklearn, dict):

@@ -152,11 +152,9 @@ class MlflowRegistry:
         Raises:
             RegistryError: If it does not exist, is no skops model, was changed, or holds a type not trusted.
         """
-        import yaml
-
         with self._explained(f"load {model_uri}"), tempfile.TemporaryDirectory() as folder:
             location, digest = self._locate(model_uri)
-            description = yaml.safe_load(self._fetch(location, DESCRIPTION_FILE, folder))
+            description = self._fetch(location, DESCRIPTION_FILE, folder)
             data = self._fetch(location, skops_file(model_uri, description), folder)
         return read_model(model_uri, data, digest=digest, trusted_types=trusted_types)
 

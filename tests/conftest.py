@@ -1,6 +1,13 @@
 """Options that tests of every folder share."""
 
-import pytest
+import os
+
+# One thread for each numeric library, before any is loaded: tests run beside each other and beside servers, and
+# OpenMP's threads wait for each other many times longer than the work takes when cores are short.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import pytest  # noqa: E402 - after the threads are set
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,7 +1,8 @@
 """Compares the validator with Great Expectations' own fastest run of the same suite.
 
-Start it with `python -m tests.benchmarks.bench_expectations`. Both judge the same frame with the same 50 expectations, of which two fail; ours also counts and samples the
-failing rows. Runs alternate, and medians of wall and CPU seconds are shown. A ratio above 1.2 ends with code 1.
+Start it with `python -m tests.benchmarks.bench_expectations`. Both judge the same frame with the same 50
+expectations, of which two fail; ours also counts and samples the failing rows. Runs alternate, and medians of
+wall and CPU seconds are shown. A ratio above 1.2 ends with code 1.
 """
 
 import argparse

@@ -45,7 +45,9 @@ from ml_assets.training import fit, predict, prepare
 from ml_assets.yaml_positions import load_yaml
 
 FOLDER = Path("deployments/flights/defs/arrival_delay")
-SPEC = PipelineSpec.model_validate(load_yaml((FOLDER / "defs.yaml").read_text(encoding="utf-8"), file="").data["attributes"])
+SPEC = PipelineSpec.model_validate(
+    load_yaml((FOLDER / "defs.yaml").read_text(encoding="utf-8"), file="").data["attributes"]
+)
 FEATURES = FeatureGraph(module=load_feature_module(FOLDER.resolve(), "features.py"))
 PERIODS = Periods.of(SPEC.partitions, SPEC.source.event_time.timezone)
 COLUMNS = list(dict.fromkeys([SPEC.label.column, *SPEC.features.columns, *SPEC.scoring.columns]))
@@ -272,7 +274,9 @@ def main() -> None:
     print(report.interval("candidate", "roc_auc"))
     print(promote(report, logged))
     if champion is not None:
-        scored = frame[["row_id", "event_time", *SPEC.scoring.columns]].assign(score=predict(champion, frame, task="binary"))
+        scored = frame[["row_id", "event_time", *SPEC.scoring.columns]].assign(
+            score=predict(champion, frame, task="binary")
+        )
         scored.to_parquet(options.folder / f"{options.month}_scores.parquet", index=False)
 
 

@@ -314,6 +314,12 @@ class TestHostileModels:
         with pytest.raises(RegistryError, match=message):
             registry.load(logged.model_uri)
 
+    @pytest.mark.parametrize("content", [b"", b"flavors: [", b"- x", b"\xff\xfe\x00"])
+    def test_a_broken_description_is_refused(self, registry, client, logged, content):
+        (model_folder(client, logged) / "MLmodel").write_bytes(content)
+        with pytest.raises(RegistryError, match="refused before its model file was read"):
+            registry.load(logged.model_uri)
+
     def test_a_changed_model_file_is_refused(self, registry, client, logged):
         import skops.io
 
@@ -512,6 +518,12 @@ class TestConstruction:
         (tmp_path / "mlflow.db").write_text("x" * 200)
         with pytest.raises(RegistryError, match="is no SQLite database"):
             MlflowRegistry(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path)).initialise()
+
+    def test_the_quiet_environment_stops_telemetry(self):
+        code = "import mlflow.telemetry as t; raise SystemExit(t.get_telemetry_client() is not None)"
+        environment = {**os.environ, **QUIET_ENVIRONMENT}
+        environment.pop("PYTEST_CURRENT_TEST", None)  # telemetry is off under pytest anyway
+        assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
     def test_importing_and_constructing_loads_no_mlflow(self):
         code = (

@@ -1,0 +1,109 @@
+"""Judgements from numbers, and the gate's question to the ledger."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ml_assets.errors import GateClosedError, PolicyError
+from ml_assets.gates import (
+    judge_expectations,
+    judge_metrics,
+    parse_gate,
+    require_open,
+    select_thresholds,
+    thresholds_version,
+)
+from ml_assets.interfaces import Expectation, ExpectationResult
+from ml_assets.testing.ledger import FakeLedger, verdict
+from ml_assets.testing.policy_source import threshold
+
+
+def interval(estimate: float, lower: float, upper: float) -> SimpleNamespace:
+    return SimpleNamespace(estimate=estimate, lower=lower, upper=upper)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "passes"),
+    [
+        ("roc_auc.floor", 0.58, True),
+        ("roc_auc.floor", 0.60, False),  # the estimate is above it, the lower end is not
+        ("log_loss.ceiling", 0.50, True),
+        ("log_loss.ceiling", 0.47, False),
+        ("log_loss.beats_baseline", 0.0, False),
+        ("roc_auc.beats_baseline", 0.0, True),
+    ],
+)
+def test_the_end_of_the_interval_that_argues_against_it_decides(name: str, value: float, passes: bool) -> None:
+    intervals = {"roc_auc": interval(0.62, 0.59, 0.65), "log_loss": interval(0.46, 0.44, 0.49)}
+    improvements = {"roc_auc": interval(0.12, 0.09, 0.15), "log_loss": interval(0.01, -0.002, 0.03)}
+
+    (judgement,) = judge_metrics([threshold(name, value)], intervals, improvements)
+
+    assert judgement.passed is passes
+    assert f"{value:g}" in judgement.reason
+
+
+def test_expectations_make_one_verdict_of_errors_and_one_of_warnings() -> None:
+    def result(severity: str, success: bool) -> ExpectationResult:
+        expectation = Expectation(type="expect_column_values_to_not_be_null", kwargs={"column": "a"}, severity=severity)  # pyright: ignore[reportArgumentType]
+        return ExpectationResult(expectation=expectation, success=success, n_failing=0 if success else 3, n_rows=10)
+
+    errors, warnings = judge_expectations([result("error", True), result("warning", False), result("error", False)])
+
+    assert (errors.passed, errors.severity) == (False, "error")
+    assert errors.reason == "1 of 2 expectations failed: column_values_to_not_be_null(a)"
+    assert (warnings.passed, warnings.severity) == (False, "warning")
+    assert judge_expectations([])[0].passed, "nothing expected is a verdict too, and it passes"
+
+
+def test_a_gate_names_a_known_metric_and_rule() -> None:
+    assert parse_gate("roc_auc.floor") == ("roc_auc", "floor")
+    for name in ("roc_auc.top", "aucc.floor", "roc_auc"):
+        with pytest.raises(PolicyError, match="is not <metric>.<rule>"):
+            parse_gate(name)
+
+
+def test_a_missing_threshold_is_told_with_those_there_are() -> None:
+    with pytest.raises(PolicyError, match=r"no threshold 'b\.floor'; it has a\.floor"):
+        select_thresholds(["b.floor"], {"a.floor": threshold("a.floor", 1.0)})
+
+
+def test_the_policy_version_follows_values_and_not_places() -> None:
+    one = thresholds_version([threshold("a.floor", 0.5, line=1), threshold("b.floor", 0.1, line=2)])
+
+    assert one == thresholds_version([threshold("b.floor", 0.1, line=9), threshold("a.floor", 0.5, line=8)])
+    assert one != thresholds_version([threshold("a.floor", 0.6), threshold("b.floor", 0.1)])
+
+
+def ask(ledger: FakeLedger, **changes: str) -> None:
+    given = verdict(check="expectations")
+    question = {
+        "partition": given.partition,
+        "data_version": given.data_version,
+        "policy_version": given.policy_version,
+        **changes,
+    }
+    require_open(ledger, asset=given.asset, checks=["expectations"], **question)
+
+
+def test_only_a_passing_verdict_on_exactly_this_version_opens() -> None:
+    ledger = FakeLedger()
+    with pytest.raises(GateClosedError, match="no verdict means closed"):
+        ask(ledger)
+
+    ledger.record_verdicts([verdict(check="expectations", outcome="passed", severity="error")])
+    ask(ledger)
+    for change in ({"partition": "other"}, {"data_version": "0" * 64}, {"policy_version": "1" * 64}):
+        with pytest.raises(GateClosedError, match="no verdict"):
+            ask(ledger, **change)
+
+    ledger.record_verdicts([verdict(check="expectations", outcome="failed", severity="error", reason="3 rows are bad")])
+    with pytest.raises(GateClosedError, match="3 rows are bad"):
+        ask(ledger)
+
+
+def test_a_failed_warning_does_not_close() -> None:
+    ledger = FakeLedger()
+    ledger.record_verdicts([verdict(check="expectations", outcome="failed", severity="warning")])
+
+    ask(ledger)
