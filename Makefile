@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-slow check format benchmarks schema wheel clean
+.PHONY: help setup demo dev test test-slow check format benchmarks schema lock wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,11 @@ benchmarks: $(READY)  ## all benchmarks; ratios measured in one run each
 
 schema: $(READY)  ## write the JSON schema of a pipeline's YAML beside the deployments
 	$(BIN)/ml-assets schema --output deployments/pipeline.schema.json
+
+lock:  ## write requirements.lock again from pyproject.toml, with hashes and without an index address
+	$(PYTHON) -m pip install --quiet uv
+	$(PYTHON) -m uv pip compile pyproject.toml --extra dev --extra examples --extra postgres --generate-hashes \
+	  --python-version 3.11 --no-header --quiet --output-file requirements.lock
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .

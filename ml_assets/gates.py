@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ml_assets.digest import document_digest
 from ml_assets.errors import GateClosedError, PolicyError
@@ -18,6 +18,10 @@ from ml_assets.interfaces import (
 )
 from ml_assets.metrics import METRICS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_FAILURES, SHOWN_ROWS = 5, 10
 Rule = Literal["floor", "ceiling", "beats_baseline"]
 EXPECTATIONS, EXPECTATION_WARNINGS = "expectations", "expectation_warnings"
 _GATE = re.compile(rf"^(?P<metric>[a-z0-9_]+)\.(?P<rule>{'|'.join(get_args(Rule))})$")
@@ -32,7 +36,8 @@ class Judgement:
         passed: Whether it holds.
         severity: Only a failed "error" closes the gate.
         reason: One sentence with the measured value and what was asked.
-        evidence: JSON-ready numbers.
+        evidence: JSON-ready numbers, for the ledger.
+        tables: What failed and sample rows, to show; never recorded, since rows may be confidential.
     """
 
     check: str
@@ -40,6 +45,7 @@ class Judgement:
     severity: Severity
     reason: str
     evidence: Mapping[str, Any]
+    tables: "Mapping[str, pd.DataFrame]" = field(default_factory=dict, compare=False)
 
 
 def parse_gate(name: str) -> tuple[str, Rule]:
@@ -114,7 +120,35 @@ def _judge_suite(check: str, severity: Severity, results: Sequence[ExpectationRe
             for r in failed
         ],
     }
-    return Judgement(check=check, passed=not failed, severity=severity, reason=reason, evidence=evidence)
+    tables = failure_tables(failed)
+    return Judgement(check=check, passed=not failed, severity=severity, reason=reason, evidence=evidence, tables=tables)
+
+
+def failure_tables(failed: Sequence[ExpectationResult]) -> "dict[str, pd.DataFrame]":
+    """Return what failed as a table, and sample rows of the first failed expectations."""
+    import pandas as pd
+
+    if not failed:
+        return {}
+    summary = pd.DataFrame(
+        {
+            "expectation": [r.expectation.label for r in failed],
+            "failing rows": ["" if r.n_failing is None else str(r.n_failing) for r in failed],
+            "rows": [r.n_rows for r in failed],
+            "observed": ["" if r.observed is None else str(r.observed) for r in failed],
+            "expected": [_arguments(r.expectation) for r in failed],
+        }
+    )
+    samples = {
+        f"failing rows of {r.expectation.label}": pd.DataFrame(list(r.sample)).head(SHOWN_ROWS)
+        for r in failed[:SHOWN_FAILURES]
+        if r.sample
+    }
+    return {"failed expectations": summary, **samples}
+
+
+def _arguments(expectation: Expectation) -> str:
+    return ", ".join(f"{key}={value}" for key, value in expectation.kwargs.items() if key != "column")
 
 
 def judge_metrics(

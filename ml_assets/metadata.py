@@ -55,8 +55,9 @@ def asset_metadata(
 
 
 def check_metadata(judgement: Judgement) -> dict[str, dg.MetadataValue]:
-    """Return what a check result shows: its evidence, each number as a number so that the UI can plot it."""
-    return {key: _value(value) for key, value in judgement.evidence.items()}
+    """Return what a check result shows: what failed, and its evidence as numbers so that the UI can plot them."""
+    tables = {name: dg.MetadataValue.md(markdown_table(frame)) for name, frame in judgement.tables.items()}
+    return tables | {key: _value(value) for key, value in judgement.evidence.items()}
 
 
 def picture(png: bytes, name: str) -> dg.MetadataValue:

@@ -11,8 +11,8 @@ from ml_assets.interfaces import Expectation, ExpectationResult
 
 if TYPE_CHECKING:
     import pandas as pd
-    from great_expectations.core.batch_definition import BatchDefinition
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.data_context import EphemeralDataContext
     from great_expectations.expectations.expectation import Expectation as GxExpectation
     from pydantic.v1 import ValidationError
 
@@ -104,27 +104,26 @@ class GreatExpectationsValidator:
         """Yield position and raw result of the expectations at these positions, in any order."""
         if not positions:
             return
-        from great_expectations.core.expectation_suite import ExpectationSuite
-        from great_expectations.validator.v1_validator import Validator
+        from great_expectations.execution_engine import PandasExecutionEngine
+        from great_expectations.validator.validator import Validator
 
-        suite = ExpectationSuite(
-            name="batch", expectations=[_built(expectations[position], position) for position in positions]
-        )
-        validator = Validator(self._batch_definition, result_format, {"dataframe": frame})
-        for found in validator.validate_expectation_suite(suite).results:
+        # A batch from a data source would be hashed at each run, which takes a tenth of the time.
+        engine = PandasExecutionEngine(batch_data_dict={"batch": frame})
+        validator = Validator(execution_engine=engine, data_context=self._context)
+        configurations = [_built(expectations[position], position).configuration for position in positions]
+        for found in validator.graph_validate(configurations, {"result_format": result_format}):
             meta = found.expectation_config.meta if found.expectation_config else None
             yield (meta or {})["position"], found
 
     @functools.cached_property
-    def _batch_definition(self) -> "BatchDefinition":
+    def _context(self) -> "EphemeralDataContext":
         import great_expectations as gx
         from great_expectations.data_context.types.base import ProgressBarsConfig
 
         context = gx.get_context(mode="ephemeral")
         context.enable_analytics(enable=False)
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        asset = context.data_sources.add_pandas("frames").add_dataframe_asset("frame")
-        return asset.add_batch_definition_whole_dataframe("whole")
+        return context
 
 
 def _counts_rows(index: "pd.Index") -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import dagster as dg
 
 from ml_assets.assets.stage_asset import Check, Stage, build_stage_asset
+from ml_assets.compute import largest
 from ml_assets.digest import document_digest
 from ml_assets.gates import EXPECTATION_WARNINGS, EXPECTATIONS
 from ml_assets.partitions import data_partitions, past_window, same_period, time_partitions, with_history
@@ -143,7 +144,7 @@ def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage
                 extra=variant.model_dump(mode="json"),
             ),
             pool=MODELS_POOL,
-            cores=variant.compute.cores,
+            compute=variant.compute,
         )
         for name, variant in spec.variants.items()
     ]
@@ -155,7 +156,7 @@ def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage
         partitions=time,
         deps=[_dep(spec, ("models", name)) for name in spec.variants],
         code_version=version(runners.run_candidate, ["variants", "training", "selection", "features"]),
-        cores=max(v.compute.cores for v in spec.variants.values()),
+        compute=largest([v.compute for v in spec.variants.values()]),
     )
     return [*variants, candidate]
 

@@ -10,10 +10,12 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
     AssetCheckEvaluation,  # reports each partition's own check; only this event carries a partition
 )
 
+from ml_assets.compute import op_tags
 from ml_assets.errors import MlAssetsError
 from ml_assets.gates import Judgement, to_verdicts
 from ml_assets.metadata import asset_metadata, check_metadata
 from ml_assets.reading.pipeline_file import LoadedPipeline
+from ml_assets.spec import ComputeSpec
 from ml_assets.stages.predictions import NoChampionYet
 from ml_assets.stages.step import Services, StageResult, Step
 
@@ -51,7 +53,7 @@ class Stage:
         ranges: Whether one run may take many partitions.
         skippable: Whether a partition may end without a materialization.
         pool: Dagster pool that bounds how many run at once, or None.
-        cores: Processor cores the step may use.
+        compute: What the step may use.
         metadata: Definition metadata, such as code references.
     """
 
@@ -66,7 +68,7 @@ class Stage:
     ranges: bool = False
     skippable: bool = False
     pool: str | None = None
-    cores: int = 1
+    compute: ComputeSpec = field(default_factory=ComputeSpec)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -101,7 +103,7 @@ def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefini
         ],
         backfill_policy=dg.BackfillPolicy.single_run() if stage.ranges else dg.BackfillPolicy.multi_run(1),
         pool=stage.pool,
-        op_tags={"ml_assets/cores": str(stage.cores)},
+        op_tags=op_tags(stage.compute),
         output_required=not stage.skippable,
         required_resource_keys=set(RESOURCE_KEYS),
         metadata=dict(stage.metadata),

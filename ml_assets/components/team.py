@@ -1,14 +1,23 @@
 """Loads a team's folder of pipelines as one code location; one broken pipeline does not take the others down."""
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import dagster as dg
-from dagster.components import load_defs
 
+from ml_assets.assets.previews import quiet_previews
 from ml_assets.components.broken_pipeline import BrokenPipeline
+from ml_assets.errors import SpecError
+from ml_assets.reading.pipeline_file import read_pipeline
 from ml_assets.stages.step import Services
+from ml_assets.yaml_positions import load_yaml
+
+PIPELINE_FILE = "defs.yaml"
+OUR_TYPES = ("ml_assets.", ".")
+"""How the `type` of a pipeline begins; what begins otherwise is another library's component."""
 
 
 def load_team(
@@ -23,23 +32,46 @@ def load_team(
         project_root: The repository's root.
     """
     try:
-        pipelines = load_defs(defs_folder, project_root=project_root)
+        pipelines = _load(defs_folder, project_root)
     except Exception:  # noqa: BLE001 - found and shown one by one below
         pipelines = dg.Definitions.merge(*_one_by_one(defs_folder, project_root))
     return dg.Definitions.merge(pipelines, dg.Definitions(resources=dict(vars(services)), executor=executor))
 
 
-def _one_by_one(defs_folder: ModuleType, project_root: Path) -> list[dg.Definitions]:
+def _load(folder: ModuleType, project_root: Path) -> dg.Definitions:
+    with quiet_previews():
+        return dg.ComponentTree.from_module(defs_module=folder, project_root=project_root).build_defs()
+
+
+def _one_by_one(defs_folder: ModuleType, project_root: Path) -> Iterator[dg.Definitions]:
     """Load each child of the folder apart; what does not load becomes a placeholder with its message."""
-    found: list[dg.Definitions] = []
     for child in sorted(Path(next(iter(defs_folder.__path__))).iterdir()):
         name = child.stem
         if name.startswith(("_", ".")) or not (child.is_dir() or child.suffix == ".py"):
             continue
         try:
-            module = importlib.import_module(f"{defs_folder.__name__}.{name}")
-            found.append(load_defs(module, project_root=project_root))
+            yield _without_tree(_load(importlib.import_module(f"{defs_folder.__name__}.{name}"), project_root))
         except Exception as error:  # noqa: BLE001 - any error of a team's file is shown in its place
-            file = child / "defs.yaml" if child.is_dir() else child
-            found.append(BrokenPipeline(file=file, error=error).definitions())
-    return found
+            yield BrokenPipeline(place=child, error=_explanation(child / PIPELINE_FILE, error)).definitions()
+
+
+def _without_tree(definitions: dg.Definitions) -> dg.Definitions:
+    """Return the definitions alone: Dagster merges no two that each know the tree they come from."""
+    parts: dict[str, Any] = {
+        name: getattr(definitions, name)
+        for name in ("assets", "asset_checks", "schedules", "sensors", "jobs", "resources", "loggers", "executor")
+    }
+    return dg.Definitions(**parts)
+
+
+def _explanation(file: Path, error: Exception) -> Exception:
+    """Return the problems of a pipeline's file with their lines when it has any, else the error itself."""
+    if not file.is_file():
+        return error
+    try:
+        data = load_yaml(file.read_text(encoding="utf-8"), file=str(file)).data
+        if isinstance(data, dict) and str(data.get("type", "")).startswith(OUR_TYPES):
+            read_pipeline(file)
+    except SpecError as problems:
+        return problems
+    return error

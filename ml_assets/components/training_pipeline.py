@@ -73,7 +73,7 @@ class TrainingPipeline(PipelineSpec, dg.Component):
         try:
             return cls.from_loaded(read_pipeline(file))
         except SpecError as error:
-            return BrokenPipeline(file=file, error=error)
+            return BrokenPipeline(place=context.path, error=error)
 
     @classmethod
     def from_loaded(cls, loaded: LoadedPipeline) -> Self:

@@ -44,11 +44,12 @@ def run(step: Step) -> StageResult:
     stored = step.services.data_store.write_document(
         step.asset("evaluation"), step.partition, document, data_version=document_digest(content)
     )
-    pictures = figures(report, partition=step.partition)
+    pictures, shown = figures(report, partition=step.partition), tables(report)
     step.services.model_registry.log_results(
         candidate["run_id"],
         metrics=_tracker_metrics(report),
-        files={f"evaluation/{name}.png": png for name, png in pictures.items()},
+        files={f"evaluation/{name}.png": png for name, png in pictures.items()}
+        | {f"evaluation/{name}.csv": frame.to_csv(index=False).encode() for name, frame in shown.items()},
     )
     if any(not j.passed and j.severity == "error" for j in judgements):
         _record_refusal(step, champion, judgements, stored.data_version, thresholds_version(thresholds))
@@ -58,7 +59,7 @@ def run(step: Step) -> StageResult:
         policy_version=thresholds_version(thresholds),
         facts=_facts(report, candidate, champion, problem),
         pictures={"overview": overview(report, partition=step.partition), **pictures},
-        tables=tables(report),
+        tables=shown,
     )
 
 
@@ -177,7 +178,7 @@ def _facts(
 
 
 def tables(report: EvaluationReport) -> "dict[str, pd.DataFrame]":
-    """Return the metrics, the paired differences and the slices as frames to show."""
+    """Return metrics, paired improvements (positive is better), confusion, calibration and slices as frames."""
     import pandas as pd
 
     def row(interval: Any) -> dict[str, float]:
@@ -185,12 +186,20 @@ def tables(report: EvaluationReport) -> "dict[str, pd.DataFrame]":
 
     found = {
         "metrics": pd.DataFrame([{"model": e.model, "metric": e.metric, **row(e.interval)} for e in report.estimates]),
-        "improvement (positive is better)": pd.DataFrame(
+        "improvement": pd.DataFrame(
             [{"over": d.reference, "metric": d.metric, **row(d.improvement)} for d in report.differences]
         ),
     }
+    for table in report.confusion:
+        at = "" if table.threshold is None else f" at {table.threshold:.3g}"
+        frame = pd.DataFrame(table.counts, columns=[f"predicted {label}" for label in table.labels])
+        frame.insert(0, "true class", list(table.labels))
+        found[f"confusion{at}"] = frame
+    for calibration in report.calibration:
+        if calibration.model == "candidate":
+            found["calibration"] = pd.DataFrame([asdict(b) for b in calibration.bins])
     if report.slices is not None:
-        found[f"slices by {report.slices.metric}"] = _slice_frame(report)
+        found["slices"] = _slice_frame(report)
     return found
 
 

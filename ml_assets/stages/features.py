@@ -14,7 +14,6 @@ from ml_assets.gates import expectations_version, judge_expectations
 from ml_assets.interfaces import AssetPath
 from ml_assets.periods import join_partition
 from ml_assets.sources import event_times, read_table
-from ml_assets.stages.raw_data import failure_tables
 from ml_assets.stages.step import StageResult, Step
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ def run(step: Step) -> StageResult:
         judgements=tuple(judge_expectations(results)),
         policy_version=expectations_version(expectations),
         facts={"feature_module": step.pipeline.features.file.name},
-        tables=failure_tables(results),
         column_lineage=column_lineage(step),
     )
 

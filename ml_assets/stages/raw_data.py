@@ -4,12 +4,10 @@ from typing import TYPE_CHECKING
 
 from ml_assets.frames import to_frame
 from ml_assets.gates import expectations_version, judge_expectations
-from ml_assets.interfaces import Expectation, ExpectationResult
 from ml_assets.sources import check_rows, combine_rows, partition_url, read_table, sort_rows
 from ml_assets.stages.step import StageResult, Step
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 
@@ -29,7 +27,6 @@ def store(step: Step, table: "pa.Table") -> StageResult:
         judgements=tuple(judge_expectations(results)),
         policy_version=expectations_version(expectations),
         facts={"source_url": step.services.landing.resolve(_url(step))},
-        tables=failure_tables(results),
     )
 
 
@@ -53,32 +50,6 @@ def ingest(step: Step) -> "pa.Table":
         time=step.time,
     )
     return sort_rows(table, source)
-
-
-def failure_tables(results: "list[ExpectationResult]") -> "dict[str, pd.DataFrame]":
-    """Return what failed as a table, and sample rows of each failed expectation (at most five tables)."""
-    import pandas as pd
-
-    failed = [r for r in results if not r.success]
-    if not failed:
-        return {}
-    summary = pd.DataFrame(
-        {
-            "expectation": [r.expectation.label for r in failed],
-            "severity": [r.expectation.severity for r in failed],
-            "failing rows": ["" if r.n_failing is None else str(r.n_failing) for r in failed],
-            "rows": [r.n_rows for r in failed],
-            "expected": [_arguments(r.expectation) for r in failed],
-        }
-    )
-    samples = {
-        f"failing rows of {r.expectation.label}": pd.DataFrame(list(r.sample)).head(10) for r in failed[:5] if r.sample
-    }
-    return {"failed expectations": summary, **samples}
-
-
-def _arguments(expectation: Expectation) -> str:
-    return ", ".join(f"{key}={value}" for key, value in expectation.kwargs.items() if key != "column")
 
 
 def _url(step: Step) -> str:

@@ -51,8 +51,8 @@ def load_rows(step: Step, references: "pa.Table", *, columns: Sequence[str], con
     wanted = list(dict.fromkeys([*columns, label, EVENT_TIME]))
     parts, inputs = [], []
     for partition, version, row in _by_partition(references):
-        table = step.read(("features",), partition, columns=wanted, data_version=version)
         stored = step.describe(("features",), partition, version)
+        table = step.services.data_store.read(stored.asset, partition, columns=wanted, data_version=version)
         inputs.append(
             DatasetInput(
                 name=f"{'/'.join(stored.asset)} [{partition}]",

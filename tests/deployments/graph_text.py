@@ -6,6 +6,8 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph, AssetNode
 from dagster._core.definitions.utils import DEFAULT_GROUP_NAME
 
+from ml_assets.execution.core_budget import CORES_TAG
+
 INTERNAL_TAGS = ("dagster/",)
 
 
@@ -35,12 +37,13 @@ def _paragraph(graph: AssetGraph, node: AssetNode) -> Iterator[str]:
         return
     yield _line("backfill", _backfill(node.backfill_policy))
     yield _line("pool", ", ".join(sorted(node.pools or ())))
+    yield _line("cores", str(node.assets_def.op.tags.get(CORES_TAG, "")))
     yield from _block("reads", [_dep(node, parent) for parent in sorted(node.parent_keys, key=str)])
     yield from _block("checks", sorted(_check(graph, key) for key in node.check_keys))
 
 
 def _line(name: str, value: str) -> str:
-    return f"  {name:<11}{value or '–'}"
+    return f"  {name:<12}{value or '–'}"
 
 
 def _block(name: str, values: list[str]) -> Iterator[str]:
