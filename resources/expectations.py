@@ -1,4 +1,4 @@
-"""The validator on Great Expectations: one suite for a batch, details only for what failed."""
+"""The validator on Great Expectations: one pass over a batch, details only for what failed."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ from ml_assets.interfaces import Expectation, ExpectationResult
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
-    from great_expectations.data_context import EphemeralDataContext
+    from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
     from great_expectations.expectations.expectation import Expectation as GxExpectation
     from pydantic.v1 import ValidationError
 
@@ -104,7 +104,7 @@ class GreatExpectationsValidator:
         """Yield position and raw result of the expectations at these positions, in any order."""
         if not positions:
             return
-        from great_expectations.execution_engine import PandasExecutionEngine
+        from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
         from great_expectations.validator.validator import Validator
 
         # A batch from a data source would be hashed at each run, which takes a tenth of the time.

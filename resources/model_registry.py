@@ -26,8 +26,8 @@ from resources.model_files import (
 from resources.model_runs import (
     check_metrics,
     create_registered_model,
-    dataset_inputs,
     fitting_params,
+    log_datasets,
     log_files,
     log_values,
     model_version,
@@ -116,7 +116,7 @@ class MlflowRegistry:
             run_id = client.create_run(experiment_id, run_name=run.name, tags=dict(run.tags)).info.run_id
             try:
                 params, files = fitting_params(run.params)
-                client.log_inputs(run_id, datasets=dataset_inputs(run.inputs))
+                log_datasets(client, run_id, run.inputs)
                 model = client.create_logged_model(
                     experiment_id, "model", run_id, {**run.tags, DIGEST_TAG: digest}, params
                 )

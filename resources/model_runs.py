@@ -48,6 +48,25 @@ def fitting_params(params: Mapping[str, Any]) -> tuple[dict[str, str], dict[str,
     return fitting, files
 
 
+def log_datasets(client: "mlflow.MlflowClient", run_id: str, datasets: Sequence[DatasetInput]) -> None:
+    """Record the data sets that a run used, also when other runs record the same ones at this moment.
+
+    MLflow looks whether a data set has a row and else inserts one: of several runs that do so at once, all but
+    one break its unique key. Asked again they find the row.
+    """
+    from mlflow.exceptions import MlflowException
+
+    inputs = dataset_inputs(datasets)
+    for is_last in [*[False] * len(inputs), True]:
+        try:
+            client.log_inputs(run_id, datasets=inputs)
+        except MlflowException as error:
+            if is_last or "unique constraint" not in str(error).lower():
+                raise
+        else:
+            return
+
+
 def dataset_inputs(datasets: Sequence[DatasetInput]) -> "list[mlflow.entities.DatasetInput]":
     """Return MLflow's form of the data sets.
 

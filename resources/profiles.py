@@ -13,13 +13,14 @@ from ml_assets.stages.step import Services
 from resources.data_store import ParquetDataStore
 from resources.expectations import GreatExpectationsValidator
 from resources.ledger import SqlLedger
-from resources.model_registry import MlflowRegistry
+from resources.model_registry import QUIET_ENVIRONMENT, MlflowRegistry
 from resources.policy_files import PolicyFiles
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 QUIET = {
     "DAGSTER_DISABLE_TELEMETRY": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
+    **QUIET_ENVIRONMENT,
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for evaluations of language models
     "DO_NOT_TRACK": "true",
     "GX_ANALYTICS_ENABLED": "false",
     "HAMILTON_TELEMETRY_ENABLED": "false",

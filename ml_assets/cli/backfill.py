@@ -12,7 +12,8 @@ from ml_assets.cli.progress import Engine, RunEnd
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console, summary
 from ml_assets.periods import split_partition
-from ml_assets.reading.pipeline_file import LoadedPipeline, read_pipeline
+from ml_assets.reading.pipeline_file import LoadedPipeline
+from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.stages.champions import champion_before
 from ml_assets.stages.step import Services
 
@@ -64,7 +65,7 @@ def find_pipeline(project: Project, name: str) -> LoadedPipeline:
     known = {f"{file.parents[2].name}/{file.parent.name}": file for file in project.pipeline_files()}
     if name not in known:
         raise click.UsageError(f"There is no pipeline {name!r}; there are {', '.join(sorted(known))}.")
-    return read_pipeline(known[name])
+    return read_placed_pipeline(known[name])
 
 
 def carry_out(project: Project, plan: Backfill, console: Console, options: Options) -> list[RunEnd]:

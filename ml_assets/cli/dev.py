@@ -1,5 +1,6 @@
 """`ml-assets dev`: the Dagster UI with its daemon and the MLflow UI, on the state of this project."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import click
 from ml_assets.cli.project import load_project
 
 STOP_SECONDS = 20
-START_SECONDS = 90
+START_SECONDS = 180
 
 
 @click.command()
@@ -55,6 +56,7 @@ def dev(port: int, mlflow_port: int) -> None:
     logs = project.profile.state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     processes: dict[str, subprocess.Popen] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain `kill` stops the services too
     try:
         for name, command in commands.items():
             with (logs / f"{name.replace(' ', '_')}.log").open("ab") as log:

@@ -9,7 +9,7 @@ import click
 
 from ml_assets.cli.project import Project, load_project
 from ml_assets.errors import SpecError
-from ml_assets.reading.pipeline_file import read_pipeline
+from ml_assets.reading.placement import read_placed_pipeline
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
@@ -32,7 +32,7 @@ def new(pipeline: str) -> None:
     for path in written:
         click.echo(f"wrote {path.relative_to(project.root)}")
     try:
-        read_pipeline(folder / "defs.yaml")
+        read_placed_pipeline(folder / "defs.yaml")
     except SpecError as error:  # a template that does not validate is our mistake, and must not be hidden
         raise click.ClickException(str(error)) from error
     click.echo(

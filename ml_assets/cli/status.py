@@ -8,7 +8,7 @@ from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console, summary
 from ml_assets.errors import MlAssetsError, SpecError
 from ml_assets.periods import split_partition
-from ml_assets.reading.pipeline_file import read_pipeline
+from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.stages.champions import champion_before
 
 
@@ -35,12 +35,12 @@ def status(pipeline: str | None) -> None:
 def _overview(project: Project) -> Table:
     table = Table(header_style="bold")
     for column in ("pipeline", "data", "predictions", "decisions", "champion", "description"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column != "description")
     services = project.profile.services()
     for file in project.pipeline_files():
         name = f"{file.parents[2].name}/{file.parent.name}"
         try:
-            spec = read_pipeline(file).spec
+            spec = read_placed_pipeline(file).spec
             path = (spec.team, spec.name)
             data = services.data_store.partitions((*path, "raw_data"))
             scored = services.data_store.partitions((*path, "predictions"))

@@ -8,7 +8,8 @@ import click
 from ml_assets.cli.project import Project, load_project
 from ml_assets.errors import PolicyError, SpecError
 from ml_assets.gates import select_thresholds
-from ml_assets.reading.pipeline_file import LoadedPipeline, read_pipeline
+from ml_assets.reading.pipeline_file import LoadedPipeline
+from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.reading.schema import pipeline_schema
 
 
@@ -22,13 +23,13 @@ def validate(files: tuple[Path, ...], *, deep: bool) -> None:
     chosen = [f / "defs.yaml" if f.is_dir() else f for f in files] or project.pipeline_files()
     for file in chosen:
         try:
-            loaded = read_pipeline(file)
+            loaded = read_placed_pipeline(file)
             problems += _check_services(project, loaded, file, deep=deep)
         except SpecError as error:
             problems += len(error.problems)
             click.echo(str(error), err=True)
     if problems:
-        click.echo(f"{problems} problem{'s' if problems != 1 else ''} in {len(chosen)} files.", err=True)
+        click.echo(f"{problems} problem{'s' if problems != 1 else ''} in {len(chosen)} file{'s' if len(chosen) != 1 else ''}.", err=True)
         raise SystemExit(1)
     click.echo(f"{len(chosen)} pipeline{'s' if len(chosen) != 1 else ''} without a problem.")
 
@@ -59,4 +60,7 @@ def schema(output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise click.BadParameter(f"{output} cannot be written: {error.strerror}.", param_hint="--output") from error

@@ -11,7 +11,7 @@ import dagster as dg
 from ml_assets.assets.previews import quiet_previews
 from ml_assets.components.broken_pipeline import BrokenPipeline
 from ml_assets.errors import SpecError
-from ml_assets.reading.pipeline_file import read_pipeline
+from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.stages.step import Services
 from ml_assets.yaml_positions import load_yaml
 
@@ -71,7 +71,7 @@ def _explanation(file: Path, error: Exception) -> Exception:
     try:
         data = load_yaml(file.read_text(encoding="utf-8"), file=str(file)).data
         if isinstance(data, dict) and str(data.get("type", "")).startswith(OUR_TYPES):
-            read_pipeline(file)
+            read_placed_pipeline(file)
     except SpecError as problems:
         return problems
     return error

@@ -11,7 +11,8 @@ from ml_assets.assets.pipeline_assets import build_pipeline_assets
 from ml_assets.assets.previews import quiet_previews
 from ml_assets.components.broken_pipeline import BrokenPipeline
 from ml_assets.errors import SpecError
-from ml_assets.reading.pipeline_file import LoadedPipeline, check_pipeline, read_pipeline
+from ml_assets.reading.pipeline_file import LoadedPipeline, check_pipeline
+from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.reading.schema import pipeline_schema
 from ml_assets.spec import PipelineSpec
 from ml_assets.stages import (
@@ -71,7 +72,7 @@ class TrainingPipeline(PipelineSpec, dg.Component):
         del attributes  # read again from the file, where every value has a line
         file = context.path / "defs.yaml"
         try:
-            return cls.from_loaded(read_pipeline(file))
+            return cls.from_loaded(read_placed_pipeline(file))
         except SpecError as error:
             return BrokenPipeline(place=context.path, error=error)
 

@@ -6,6 +6,7 @@ no ledger, no metadata and no second process. It is written as its author would 
 Great Expectations runs one suite a batch in its default result format, `mlflow.sklearn.log_model` is called with its
 requirements spelled out (left to MLflow, finding them costs seconds), and rows are kept as one Parquet file a month.
 """
+# ruff: noqa: T201 - a script prints
 
 import argparse
 import os
@@ -27,7 +28,7 @@ import mlflow.sklearn  # noqa: TID253
 import numpy as np
 import pandas as pd
 import yaml
-from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: E402, TID253
+from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: TID253
 from great_expectations.expectations.registry import get_expectation_impl  # noqa: TID253
 from mlflow.models import infer_signature  # noqa: TID253
 

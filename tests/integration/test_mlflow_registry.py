@@ -27,7 +27,7 @@ from ml_assets.errors import RegistryError
 from ml_assets.interfaces import DatasetInput, LoggedModel, ModelRun
 from ml_assets.testing.model_registry import MajorityModel, ModelRegistrySuite, small_run, small_training_data
 from resources.model_registry import DIGEST_TAG, QUIET_ENVIRONMENT, MlflowRegistry
-from resources.model_runs import DATA_VERSION_TAG
+from resources.model_runs import DATA_VERSION_TAG, log_datasets
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow on SQLAlchemy 2.1
@@ -461,6 +461,12 @@ class TestSeveralProcesses:
         runs = in_children(4, log_three, registry, small_run())
         assert {client.get_run(run).info.status for child in runs for run in child} == {"FINISHED"}
 
+    def test_runs_may_record_the_same_data_set_at_once(self, registry, client):
+        run_ids = [registry.log_model(small_run()).run_id for _ in range(4)]
+        in_children(4, record_twenty_datasets, client, run_ids, FORK.Barrier(4))
+        for run_id in run_ids:
+            assert len(client.get_run(run_id).inputs.dataset_inputs) == 21
+
     def test_a_race_to_register_gives_one_version(self, registry, client):
         for attempt in range(5):
             logged = registry.log_model(small_run())
@@ -479,6 +485,13 @@ def log_three(number: int, registry: MlflowRegistry, run: ModelRun) -> list[str]
     for run_id in runs:
         registry.log_results(run_id, metrics={"test.roc_auc": 0.5}, files={"evaluation/roc.png": b"png"})
     return runs
+
+
+def record_twenty_datasets(number: int, client: Any, run_ids: list[str], together: Any) -> None:
+    for i in range(20):
+        together.wait(60)
+        dataset = DatasetInput(name="training_set", digest=f"{i:02}" * 32, context="training", url="s3://b/t")
+        log_datasets(client, run_ids[number], [dataset])
 
 
 def register_one(_: int, registry: MlflowRegistry, logged: LoggedModel) -> str:
