@@ -29,9 +29,13 @@ def validate(files: tuple[Path, ...], *, deep: bool) -> None:
             problems += len(error.problems)
             click.echo(str(error), err=True)
     if problems:
-        click.echo(f"{problems} problem{'s' if problems != 1 else ''} in {len(chosen)} file{'s' if len(chosen) != 1 else ''}.", err=True)
+        click.echo(f"{_counted(problems, 'problem')} in {_counted(len(chosen), 'file')}.", err=True)
         raise SystemExit(1)
-    click.echo(f"{len(chosen)} pipeline{'s' if len(chosen) != 1 else ''} without a problem.")
+    click.echo(f"{_counted(len(chosen), 'pipeline')} without a problem.")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def _check_services(project: Project, loaded: LoadedPipeline, file: Path, *, deep: bool) -> int:

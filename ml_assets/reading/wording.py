@@ -158,7 +158,7 @@ def _advice_on_text(text: str, kinds: set[str | None]) -> str:
     if kinds & {"integer", "number"} and text.strip().replace(".", "", 1).isdecimal():
         return "remove the quotes to make it a number"
     if "array" in kinds and "string" not in kinds and text:
-        return f"write it as a list: [{_shortened(text)}]"
+        return f"write it as a list: [{visible(_shortened(text))}]"
     return ""
 
 
