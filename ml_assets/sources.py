@@ -233,7 +233,7 @@ def _cast_column(array: "pa.ChunkedArray", spec: ColumnSpec, stored_in: str) -> 
         return array.cast(target)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         first = next((v.as_py() for v in array if v.is_valid), "")
-        zoned = first.endswith("Z") or first[-6:-5] in {"+", "-"} or (first[-5:-4] in {"+", "-"} and ":" in first)
+        zoned = first.endswith("Z") or (":" in first and bool({first[-6:-5], first[-5:-4]} & {"+", "-"}))
         array = array.cast(target if zoned else pa.timestamp("us"))
     if pa.types.is_timestamp(array.type) and array.type.tz is None:
         array = pc.assume_timezone(array.cast(pa.timestamp("us")), stored_in)

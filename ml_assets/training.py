@@ -42,14 +42,19 @@ def make_estimator(variant: VariantSpec, *, seed: int) -> Any:
 
 
 def build_pipeline(variant: VariantSpec, X: "pd.DataFrame", *, seed: int) -> Any:
-    """Return an unfitted `sklearn.pipeline.Pipeline` for the columns of X; only names and dtypes are looked at."""
+    """Return an unfitted `sklearn.pipeline.Pipeline` for the columns of X.
+
+    A numeric column without a single value in X is left out: nothing can be learnt from it, and histogram
+    boosting fails on it. That happens while history is short, as in the first year of a lag of a year.
+    """
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
     numeric = [c for c in X.columns if _is_numeric(X[c])]
     categorical = [c for c in X.columns if c not in set(numeric)]
+    known = [c for c in numeric if X[c].notna().any()]
     parts = [
-        ("numeric", _numeric(variant.preprocessing), numeric),
+        ("numeric", _numeric(variant.preprocessing), known),
         ("categorical", _categorical(variant.preprocessing, seed), categorical),
     ]
     columns = ColumnTransformer([p for p in parts if p[2]], verbose_feature_names_out=False)

@@ -91,10 +91,16 @@ class Profile:
         os.environ.update(self.environment())
 
     def initialise(self) -> None:
-        """Create the Dagster home, the ledger and the MLflow database before several processes open them at once."""
+        """Create the Dagster home, the ledger and the MLflow database before several processes open them at once.
+
+        Runs that were killed with all their processes are marked as failed first: nobody else would notice.
+        """
+        from resources.abandoned_runs import end_abandoned_runs
         from resources.dagster_home import initialise_home
 
         initialise_home(self.dagster_home)
+        with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
+            end_abandoned_runs(instance)
         services = self.services()
         services.ledger.decisions(("", ""))
         MlflowRegistry(self.mlflow_url, self.mlflow_artifacts).initialise()

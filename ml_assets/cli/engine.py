@@ -5,11 +5,17 @@ progress bars have one.
 """
 
 import json
+import os
+import signal
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+RUN_PROCESS_TAG = "ml_assets/run_process"
+"""Run tag: the host and process that carry a run out, so that a later start can tell that they are gone."""
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -63,7 +69,7 @@ def _carry_out(run: PlannedRun, root: Path, instance: Any, out: IO[str]) -> None
     dagster_run = instance.create_run_for_job(
         job_def=recon.get_definition(),
         asset_selection=keys,
-        tags={**tags, **run.tags},
+        tags={**tags, **run.tags, RUN_PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"},
         job_code_origin=recon.get_python_origin(),
     )
     _say(out, "run", title=run.title, run_id=dagster_run.run_id, steps=len(run.assets))
@@ -110,8 +116,8 @@ def decode(line: str) -> PlannedRun:
 
 def main() -> None:
     """Read planned runs from standard input, one a line, until it ends."""
-    import os
-
+    # A plain `kill` ends the run as Ctrl-C does: its steps are stopped and it is recorded as cancelled.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Steps write to the inherited standard output; the events go to a copy of it that they do not know.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

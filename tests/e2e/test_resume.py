@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import DagsterEventType as Type
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from deployments.flights.land import land
 from resources.ledger import SqlLedger
@@ -126,13 +127,27 @@ def test_the_kill_came_in_the_middle(killed: Killed) -> None:
 def test_a_second_backfill_repeats_no_finished_step(
     killed: Killed, resumed: subprocess.CompletedProcess[str]
 ) -> None:
+    before = Counter((m.asset, m.partition) for m in killed.before)
     with instance(killed.state) as opened:
-        found = Counter((m.asset, m.partition) for m in materializations(opened, *ALL))
+        after = Counter((m.asset, m.partition) for m in materializations(opened, *ALL))
 
     assert "Traceback" not in resumed.stderr
-    for m in killed.before:
-        assert found[m.asset, m.partition] == 1, f"{m.asset} [{m.partition}] was done twice"
-    assert {asset for asset, partition in found if partition == "2013-02"} == set(TRAINING)
+    assert {done: after[done] for done in before} == dict(before)  # a range run's data have two events each
+    assert {asset for asset, partition in after if partition == "2013-02"} == set(TRAINING)
+    assert {after[asset, "2013-02"] for asset in TRAINING} == {1}
+
+
+def test_the_killed_run_is_marked_as_failed_and_holds_no_pool_slot(
+    killed: Killed, resumed: subprocess.CompletedProcess[str]
+) -> None:
+    del resumed
+    with instance(killed.state) as opened:
+        run = opened.get_run_by_id(killed.run_id)
+        slots = opened.event_log_storage.get_concurrency_info("models")
+
+    assert run is not None
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    assert (slots.slot_count, slots.active_slot_count) == (2, 0)
 
 
 def test_the_second_backfill_comes_to_the_demo_s_decision(
@@ -143,3 +158,89 @@ def test_the_second_backfill_comes_to_the_demo_s_decision(
     assert [(d.partition, d.outcome) for d in decisions] == [("2013-02", "refused")]
     assert "refused" in resumed.stdout
     assert "log_loss" in resumed.stdout
+
+
+RUN = """
+mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}"""
+AGAIN = """
+mutation ($params: ReexecutionParams!) {
+  launchRunReexecution(reexecutionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}"""
+
+
+def launched(answer: dict[str, Any]) -> str:
+    """Return the run that a launch gave."""
+    (result,) = answer.values()
+    assert result["__typename"] == "LaunchRunSuccess", result
+    return result["run"]["runId"]
+
+
+def status(opened: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
+    run = opened.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
+
+
+def run_process(opened: dg.DagsterInstance, run_id: str) -> int:
+    """Return the process that a run's executor says it runs in."""
+    for entry in opened.all_logs(run_id, of_type=Type.ENGINE_EVENT):
+        event = entry.dagster_event
+        if event is not None and "forked from the run process" in (event.message or ""):
+            return int(str(event.engine_event_data.metadata["pid"].value))
+    raise AssertionError(f"run {run_id} has not told its process")
+
+
+@pytest.fixture(scope="module")
+def month_with_data(killed: Killed, resumed: subprocess.CompletedProcess[str]) -> Path:
+    del resumed
+    done = ml_assets(killed.state, "backfill", PREFIX, "--from", "2013-03", "--to", "2013-03", "--data-only")
+    assert done.returncode == 0, done.stderr
+    return killed.state
+
+
+def test_a_run_executed_again_from_its_failure_repeats_no_finished_step(month_with_data: Path) -> None:
+    selection = [{"path": asset.split("/")} for asset in (*TRAINING, f"{PREFIX}/promotion")]
+    params = {
+        "selector": {
+            "repositoryLocationName": "flights",
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": selection,
+        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "2013-03"}]},
+    }
+    with development(month_with_data) as served, instance(month_with_data) as opened:
+        server = Graphql(url=served.dagster_url)
+        first = launched(server.ask(RUN, params=params))
+        wait_for(
+            "one variant done and another begun",
+            lambda: in_the_middle_of_training(opened, first),
+            timeout_seconds=180,
+            every_seconds=0.05,
+        )
+        os.kill(run_process(opened, first), signal.SIGKILL)
+        failed = dg.DagsterRunStatus.FAILURE
+        wait_for("the failure", lambda: status(opened, first) == failed, timeout_seconds=120)
+        finished = steps(opened, first, Type.STEP_SUCCESS)
+
+        second = launched(server.ask(AGAIN, params={"parentRunId": first, "strategy": "FROM_FAILURE"}))
+        wait_for("the end", lambda: status(opened, second) in FINISHED_STATUSES, timeout_seconds=240)
+
+        assert status(opened, second) == dg.DagsterRunStatus.SUCCESS
+        everything = {step_of(asset) for asset in (*TRAINING, f"{PREFIX}/promotion")}
+        assert steps(opened, second, Type.STEP_START) == everything - finished
+        done = Counter(m.asset for m in materializations(opened, *TRAINING, f"{PREFIX}/promotion") if m.partition == "2013-03")
+        assert done == Counter([*TRAINING, f"{PREFIX}/promotion"])
+    decisions = SqlLedger(f"sqlite:///{month_with_data}/ledger.db").decisions(("flights", "arrival_delay"))
+    assert [(d.partition, d.outcome) for d in decisions] == [("2013-02", "refused"), ("2013-03", "promoted")]

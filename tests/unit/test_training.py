@@ -79,6 +79,19 @@ def test_unseen_and_missing_categories_score() -> None:
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("variant", [LOGISTIC, BOOSTING, FOREST], ids=["logistic", "boosting", "forest"])
+def test_a_column_without_a_value_is_left_out_but_stays_part_of_the_input(variant: VariantSpec) -> None:
+    X, y = data()
+
+    model = fit(variant, X.assign(a_year_ago=np.nan), y, seed=3)
+
+    assert "a_year_ago" in model.feature_names_in_
+    np.testing.assert_array_equal(
+        predict(model, X.assign(a_year_ago=1e6), task="binary"),
+        predict(fit(variant, X, y, seed=3), X, task="binary"),
+    )
+
+
 def test_a_missing_column_is_an_error_not_a_zero() -> None:
     X, y = data()
     model = fit(BOOSTING, X, y, seed=0)
