@@ -23,7 +23,7 @@ LONGEST_TABLE = 50
 def asset_metadata(
     step: Step, result: StageResult, *, code_version: str, duration_seconds: float
 ) -> dict[str, dg.MetadataValue]:
-    """Return a materialization's metadata.
+    """Return a materialization's metadata: what a reader looks for first, then what a program looks up.
 
     Args:
         step: The finished step, with the upstream versions it read.
@@ -46,11 +46,11 @@ def asset_metadata(
         "ml_assets/business": dg.MetadataValue.json(spec.business.model_dump(mode="json")),
     }
     return (
-        common
-        | _table_metadata(result)
-        | {key: _value(value) for key, value in result.facts.items()}
-        | {key: dg.MetadataValue.md(markdown_table(frame)) for key, frame in result.tables.items()}
+        {key: _value(value) for key, value in result.facts.items()}
         | {key: picture(data, key) for key, data in result.pictures.items()}
+        | {key: dg.MetadataValue.md(markdown_table(frame)) for key, frame in result.tables.items()}
+        | _table_metadata(result)
+        | common
     )
 
 
@@ -106,7 +106,7 @@ def _value(value: Any) -> dg.MetadataValue:
     if isinstance(value, int):
         return dg.MetadataValue.int(value)
     if isinstance(value, float):
-        return dg.MetadataValue.float(value)
+        return dg.MetadataValue.float(float(f"{value:.6g}"))  # read and plotted; the stored document has all digits
     if isinstance(value, Mapping | list):
         return dg.MetadataValue.json(value)  # pyright: ignore[reportArgumentType]
     return dg.MetadataValue.text(str(value))

@@ -12,6 +12,7 @@ import pytest  # noqa: E402 - after the threads are set
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+    parser.addoption("--pictures", metavar="FOLDER", help="where tests in the browser save what they saw")
 
 
 @pytest.fixture

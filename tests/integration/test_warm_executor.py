@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -491,7 +492,8 @@ class TestForkSafety:
             stop.set()
             thread.join()
         messages = [event.message for event in _events(instance, run, Type.ENGINE_EVENT)]
-        assert sum("1 of Python (uploader)" in message for message in messages) == 1
+        # Other tests may have left threads of libraries in this process; they are told beside it.
+        assert sum(bool(re.search(r"of Python \(.*\buploader\b", message)) for message in messages) == 1
 
     def test_threads_of_a_run_worker_are_no_reason_to_warn(self, instance, notes):
         from dagster._utils import start_termination_thread
@@ -505,7 +507,9 @@ class TestForkSafety:
         stop.set()
         queue.close()
         messages = [event.message for event in _events(instance, run, Type.ENGINE_EVENT)]
-        assert not [message for message in messages if "do not inherit" in message]
+        told = " ".join(message for message in messages if "do not inherit" in message)
+        assert "termination" not in told
+        assert "QueueFeeder" not in told
 
     def test_a_quiet_run_process_gives_no_warning(self, instance, notes, run_worker):
         assert run_worker("chain", notes).wait(60) == 0

@@ -1,0 +1,174 @@
+"""What a person sees: the Dagster UI with its daemon and the MLflow UI, as `ml-assets dev` serves them, in Chromium.
+
+`pytest --pictures FOLDER` keeps the screenshots.
+"""
+
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from deployments.births.land import land
+from tests.deployments.code_locations import code_locations
+from tests.e2e.browser import CHROMIUM, Page, chromium
+from tests.e2e.conftest import Demo
+from tests.e2e.graphql import Graphql
+from tests.e2e.programs import Development, development, instance, materializations, processes_of, wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium"),
+]
+
+WIDTH, HEIGHT = 1400, 1000
+LARGEST_PICTURE_BYTES = 200_000
+EVALUATION = "assets/flights/arrival_delay/evaluation"
+PICTURE_LOADED = (
+    "(() => { const shown = [...document.images].filter(i => i.src.startsWith('data:image/png')"
+    " && i.complete && i.getBoundingClientRect().width > 0); return shown.length ? shown[0].naturalWidth : 0; })()"
+)
+
+
+@pytest.fixture(scope="module")
+def served(demo: Demo) -> Iterator[Development]:
+    """The UIs on the demo's state; when they are stopped, no process may be left."""
+    assert demo.code == 0, demo.errors
+    with development(demo.state) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(served: Development) -> Graphql:
+    return Graphql(url=served.dagster_url)
+
+
+@pytest.fixture(scope="module")
+def page(served: Development, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    del served  # the browser is closed before the servers stop
+    with chromium(tmp_path_factory.mktemp("chromium")) as opened:
+        opened.resize(WIDTH, HEIGHT)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pictures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = request.config.getoption("--pictures")
+    return Path(folder) if folder else tmp_path_factory.mktemp("pictures")
+
+
+def test_all_code_locations_load_with_all_their_assets(server: Graphql) -> None:
+    data = server.ask(
+        """{
+          workspaceOrError { ... on Workspace { locationEntries { name loadStatus
+            locationOrLoadError { __typename ... on PythonError { message } } } } }
+          assetNodes { assetKey { path } }
+        }"""
+    )
+
+    entries = data["workspaceOrError"]["locationEntries"]
+    assert {(e["name"], e["loadStatus"], e["locationOrLoadError"]["__typename"]) for e in entries} == {
+        (location.name, "LOADED", "RepositoryLocation") for location in code_locations()
+    }
+    served_keys = {"/".join(node["assetKey"]["path"]) for node in data["assetNodes"]}
+    assert served_keys == {key for location in code_locations() for key in location.asset_keys()}
+
+
+def test_a_backfill_from_the_ui_is_completed_by_the_daemon_in_few_runs(demo: Demo, server: Graphql) -> None:
+    land(demo.state / "landing", ["1969", "1970"])
+    assets = ["births/daily_births/raw_data", "births/daily_births/features"]
+
+    launched = server.ask(
+        """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+          __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+        params={
+            "assetSelection": [{"path": asset.split("/")} for asset in assets],
+            "partitionNames": ["1969", "1970"],
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    backfill = launched["backfillId"]
+
+    def ended() -> str | None:
+        answer = server.ask(
+            "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }",
+            id=backfill,
+        )
+        status = answer["partitionBackfillOrError"]["status"]
+        return None if status in {"REQUESTED", "COMPLETING"} else status
+
+    assert wait_for("the backfill's end", ended, timeout_seconds=240, every_seconds=1) == "COMPLETED_SUCCESS"
+    with instance(demo.state) as opened:
+        runs = opened.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
+        done = {(m.asset, m.partition) for m in materializations(opened, *assets)}
+    assert 1 <= len(runs) <= 2
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    assert done == {(asset, year) for asset in assets for year in ("1969", "1970")}
+
+
+def test_the_asset_graph_shows_every_stage(page: Page, served: Development, pictures: Path) -> None:
+    page.open(f"{served.dagster_url}/locations/flights/asset-groups/flights__arrival_delay/lineage")
+
+    page.wait_for_text(
+        *("raw_data", "features", "row_index", "training_set", "logistic", "boosting", "boosting_slow", "forest"),
+        *("candidate", "evaluation", "promotion", "predictions"),
+    )
+
+    page.picture(pictures / "asset-graph.png")
+
+
+def test_an_evaluation_shows_its_metrics_and_pictures(page: Page, served: Development, pictures: Path) -> None:
+    page.open(f"{served.dagster_url}/{EVALUATION}?view=partitions&partition=2013-03")
+    text = page.wait_for_text("Metadata", "roc_auc_lower", "overview", "slices by roc_auc", "[Show Markdown]")
+    assert text.index("roc_auc_lower") < text.index("overview") < text.index("ml_assets/data_version")
+    page.picture(pictures / "evaluation-metadata.png")
+
+    page.click("[Show Markdown]")  # the first one is the overview
+    width = page.wait_until("the picture", PICTURE_LOADED)
+
+    assert width > 600
+    page.picture(pictures / "evaluation.png")
+
+
+def test_the_checks_tab_says_why_a_gate_closed(page: Page, served: Development, pictures: Path) -> None:
+    page.open(f"{served.dagster_url}/{EVALUATION}?view=checks&checkDetail=log_loss__beats_baseline")
+
+    page.wait_for_text(
+        "log_loss__beats_baseline",
+        "roc_auc__floor",
+        "This is a blocking asset check.",
+        "its lower end must be more than 0",
+    )
+
+    page.picture(pictures / "checks.png")
+
+
+def test_the_tracker_shows_the_candidate_s_run(page: Page, served: Development, pictures: Path) -> None:
+    request = urllib.request.Request(
+        f"{served.mlflow_url}/ajax-api/2.0/mlflow/registered-models/alias?name=flights.arrival_delay&alias=champion"
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        run_id = json.load(answer)["model_version"]["run_id"]
+    page.open(f"{served.mlflow_url}/#/experiments/1/runs/{run_id}")
+
+    page.wait_for_text("2013-03 candidate", "test.roc_auc", "flights.arrival_delay")
+
+    page.picture(pictures / "mlflow-run.png")
+
+
+def test_pictures_are_small_enough_for_a_readme(pictures: Path) -> None:
+    taken = sorted(pictures.glob("*.png"))
+
+    assert [file.name for file in taken] == [
+        "asset-graph.png",
+        "checks.png",
+        "evaluation-metadata.png",
+        "evaluation.png",
+        "mlflow-run.png",
+    ]
+    assert max(file.stat().st_size for file in taken) < LARGEST_PICTURE_BYTES
