@@ -86,7 +86,7 @@ def select_thresholds(names: Sequence[str], policy: Mapping[str, Threshold]) -> 
         raise PolicyError(
             f"The policy has no threshold {', '.join(map(repr, missing))}; "
             f"it has {', '.join(sorted(policy)) or 'none'}. "
-            "Add it to a policy file, or correct `gates` in the pipeline's YAML."
+            "Add it to a policy file, or correct `gates` (for a margin: `selection.metric`) in the pipeline's YAML."
         )
     return [policy[name] for name in names]
 

@@ -47,9 +47,9 @@ def asset_metadata(
     }
     return (
         {key: _value(value) for key, value in result.facts.items()}
-        | {key: picture(data, key) for key, data in result.pictures.items()}
-        | {key: dg.MetadataValue.md(markdown_table(frame)) for key, frame in result.tables.items()}
-        | _table_metadata(result)
+        | {f"picture/{key}": picture(data, key) for key, data in result.pictures.items()}
+        | {f"table/{key}": dg.MetadataValue.md(markdown_table(frame)) for key, frame in result.tables.items()}
+        | _table_metadata(step, result)
         | common
     )
 
@@ -78,14 +78,17 @@ def markdown_table(frame: "pd.DataFrame") -> str:
     return "\n".join(lines)
 
 
-def _table_metadata(result: StageResult) -> dict[str, Any]:
+def _table_metadata(step: Step, result: StageResult) -> dict[str, Any]:
     stored = result.stored
     if not stored.columns:
         return {}
     found: dict[str, Any] = {
         "dagster/row_count": dg.MetadataValue.int(stored.n_rows),
         "dagster/column_schema": dg.TableSchema(
-            columns=[dg.TableColumn(name=name, type=kind) for name, kind in stored.columns]
+            columns=[
+                dg.TableColumn(name=name, type=kind, description=_description(step, name))
+                for name, kind in stored.columns
+            ]
         ),
     }
     if result.column_lineage:
@@ -98,6 +101,18 @@ def _table_metadata(result: StageResult) -> dict[str, Any]:
             }
         )
     return found
+
+
+def _description(step: Step, column: str) -> str | None:
+    """Return what a column means, as its function's docstring or its declaration in the YAML says."""
+    function = step.pipeline.features.functions.get(column)
+    if function is not None:
+        return function.description or None
+    declared = step.spec.source.columns.get(column)
+    if declared is None:
+        return None
+    unit = f"[{declared.unit}]" if declared.unit else ""
+    return " ".join(filter(None, [declared.description, unit])) or None
 
 
 def _value(value: Any) -> dg.MetadataValue:

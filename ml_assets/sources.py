@@ -193,7 +193,11 @@ def _read_csv(file: IO[bytes], columns: Mapping[str, ColumnSpec]) -> "pa.Table":
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    return csv.read_csv(file, convert_options=convert)
+    try:
+        return csv.read_csv(file, convert_options=convert)
+    except pa.ArrowInvalid:
+        file.seek(0)  # threads do not know row numbers: read once more without them, for the message
+        return csv.read_csv(file, convert_options=convert, read_options=csv.ReadOptions(use_threads=False))
 
 
 def _read_parquet(file: IO[bytes], columns: Mapping[str, ColumnSpec]) -> "pa.Table":

@@ -85,5 +85,6 @@ def _require_rows(split: NDArray[np.int8], training: TrainingSpec) -> None:
         if count < training.min_rows:
             raise SplitError(
                 f"The {SPLIT_NAMES[code]} split has {count} labelled rows; training.min_rows asks for "
-                f"{training.min_rows}. Materialize earlier periods, or widen training.window."
+                f"{training.min_rows}. Materialize earlier periods, widen training.window, or set aside "
+                "more training.validation_periods when labels become known late."
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from ml_assets.errors import MlAssetsError
 from ml_assets.execution.warm_executor import warm_executor
 from ml_assets.sources import LandingZone
 from ml_assets.stages.step import Services
@@ -114,10 +115,6 @@ class Profile:
             "-m",
             "mlflow",
             "server",
-            "--backend-store-uri",
-            self.mlflow_url,
-            "--default-artifact-root",
-            self.mlflow_artifacts or "",
             "--host",
             "127.0.0.1",
             "--port",
@@ -133,6 +130,9 @@ class Profile:
             "DAGSTER_HOME": str(self.dagster_home),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(self.project_root), os.environ.get("PYTHONPATH")])),
             "ML_ASSETS_STATE": str(self.state),
+            # For `mlflow server`: a URI may hold a password, which a command line would show to every process.
+            "MLFLOW_BACKEND_STORE_URI": self.mlflow_url,
+            "MLFLOW_DEFAULT_ARTIFACT_ROOT": self.mlflow_artifacts or "",
         }
 
 
@@ -147,8 +147,10 @@ def current_profile() -> Profile:
     read = os.environ.get
     state = Path(read("ML_ASSETS_STATE") or PROJECT_ROOT / "state").resolve()
     cores = read("ML_ASSETS_CORES")
-    if cores is not None and not (cores.isdigit() and int(cores) > 0):
-        raise ValueError(f"ML_ASSETS_CORES is {cores!r}; expected a positive whole number.")
+    if cores and not (cores.isdigit() and int(cores) > 0):
+        raise MlAssetsError(
+            f"ML_ASSETS_CORES is {cores!r}; expected a positive whole number, or nothing for all cores."
+        )
     mlflow = read("MLFLOW_TRACKING_URI")
     return Profile(
         project_root=PROJECT_ROOT,

@@ -1,8 +1,10 @@
 """The asset graph of one pipeline: its stages, what each depends on, and what decides its content."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
@@ -10,6 +12,7 @@ import dagster as dg
 from ml_assets.assets.stage_asset import Check, Stage, build_stage_asset
 from ml_assets.compute import largest
 from ml_assets.digest import document_digest
+from ml_assets.features.module import code_digest
 from ml_assets.gates import EXPECTATION_WARNINGS, EXPECTATIONS
 from ml_assets.partitions import data_partitions, past_window, same_period, time_partitions, with_history
 from ml_assets.reading.pipeline_file import LoadedPipeline
@@ -262,10 +265,20 @@ def _code_version(
         "generation": CODE_GENERATION,
         "spec": dumped,
         "runner": f"{runner.__module__}.{runner.__qualname__}",
+        "runner_code": _own_code(runner),
         "features": pipeline.features.digest if features else "",
         "extra": dict(extra or {}),
     }
     return document_digest(content)[:16]
+
+
+def _own_code(runner: Callable[..., Any]) -> str:
+    """Return a digest of the file in which a team replaced a stage.
+
+    It is empty for the standard ones, which `CODE_GENERATION` speaks for.
+    """
+    standard = runner.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return "" if standard else code_digest(Path(inspect.getfile(runner)))
 
 
 def _code_references(pipeline: LoadedPipeline) -> dict[str, Any]:

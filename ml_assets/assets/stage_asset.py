@@ -20,7 +20,7 @@ from ml_assets.stages.predictions import NoChampionYet
 from ml_assets.stages.step import Services, StageResult, Step
 
 RESOURCE_KEYS = frozenset({"data_store", "ledger", "model_registry", "validator", "policy", "landing"})
-DATA_VERSION_TAG = "dagster/data_version"
+DATA_VERSION_TAG, CODE_VERSION_TAG = "dagster/data_version", "dagster/code_version"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,7 @@ def _log_partition(context: dg.AssetExecutionContext, stage: Stage, done: _Finis
             asset_key=key,
             partition=done.partition,
             metadata=done.metadata,
-            tags={DATA_VERSION_TAG: done.result.stored.data_version},
+            tags={DATA_VERSION_TAG: done.result.stored.data_version, CODE_VERSION_TAG: stage.code_version},
         )
     )
     for check, judgement in _shown(stage, done.result):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import click
 from rich.console import Console
 
-from ml_assets.cli.done import partitions_of, refused, remaining
+from ml_assets.cli.done import Records, partitions_of, refused, remaining
 from ml_assets.cli.plan import Backfill, check_range
 from ml_assets.cli.progress import Engine, RunEnd
 from ml_assets.cli.project import Project, load_project
@@ -48,7 +48,7 @@ def backfill(pipeline: str, first: str, last: str, *, data_only: bool, again: bo
     loaded = find_pipeline(project, pipeline)
     check_range(loaded.spec, first, last)
     console = make_console()
-    plan = Backfill(spec=loaded.spec, module=project.location(loaded.spec.team).module, first=first, last=last)
+    plan = Backfill(pipeline=loaded, module=project.location(loaded.spec.team).module, first=first, last=last)
     ends = carry_out(project, plan, console, Options(data_only=data_only, again=again))
     console.print(summary(project.profile.services(), loaded, plan.periods))
     report_failures(console, ends)
@@ -91,19 +91,20 @@ def _runs(project: Project, plan: Backfill, engine: Engine, options: Options) ->
 
     services = project.profile.services()
     with dg.DagsterInstance.get() as instance:
+        records = Records(instance=instance, services=services)
         for run in plan.data_runs():
-            rest = run if options.again else remaining(run, partitions_of(plan), instance)
+            rest = run if options.again else remaining(run, partitions_of(plan), plan, records)
             if rest is not None:
                 yield engine.run(rest)
         if options.data_only:
             return
         for period in plan.periods:
             for run in plan.model_runs(period):
-                rest = run if options.again else remaining(run, [period], instance)
+                rest = run if options.again else remaining(run, [period], plan, records)
                 if rest is not None and (options.again or not refused(plan, period, services)):
                     yield engine.run(rest)
         for run in plan.prediction_runs():
-            rest = run if options.again else remaining(run, _scorable(plan, services), instance)
+            rest = run if options.again else remaining(run, _scorable(plan, services), plan, records)
             if rest is not None:
                 yield engine.run(rest)
 

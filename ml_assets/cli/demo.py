@@ -41,7 +41,7 @@ def demo(team: str, count: int) -> None:
     console.print(
         f"Landed {len(landed)} new files for {keys[0]} to {keys[-1]} in {_shown(project, project.profile.landing_url)}."
     )
-    plan = Backfill(spec=spec, module=project.location(spec.team).module, first=keys[0], last=last)
+    plan = Backfill(pipeline=loaded, module=project.location(spec.team).module, first=keys[0], last=last)
     ends = carry_out(project, plan, console, Options())
     console.print(summary(project.profile.services(), loaded, keys))
     report_failures(console, ends)

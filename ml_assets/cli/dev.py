@@ -57,6 +57,7 @@ def dev(port: int, mlflow_port: int) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     processes: dict[str, subprocess.Popen] = {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain `kill` stops the services too
+    click.echo("Starting the servers; that takes some seconds.")
     try:
         for name, command in commands.items():
             with (logs / f"{name.replace(' ', '_')}.log").open("ab") as log:

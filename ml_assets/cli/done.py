@@ -1,32 +1,39 @@
 """What of a plan is done already: asked of Dagster's instance, so that a second start goes on where one stopped."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ml_assets.cli.engine import PlannedRun
 from ml_assets.cli.plan import Backfill
 from ml_assets.periods import join_partition
 from ml_assets.stages.champions import latest_by_partition
+from ml_assets.stages.step import Services, Step, gates_of
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from ml_assets.stages.step import Services
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Where it is written what has been done.
+
+    Attributes:
+        instance: Dagster's instance: which partitions are materialized.
+        services: The ledger and the policy: which of them are judged.
+    """
+
+    instance: "dg.DagsterInstance"
+    services: Services
 
 
-def remaining(run: PlannedRun, partitions: list[str], instance: "dg.DagsterInstance") -> PlannedRun | None:
+def remaining(run: PlannedRun, partitions: list[str], plan: Backfill, records: Records) -> PlannedRun | None:
     """Return the run with only the stages that are still to be done on its partitions; None when all are done.
 
-    Stages stand in the order in which they depend on each other; one after a stage that is not done is done
-    again too, since what it read changes. Variants do not depend on each other: finished ones stay done.
+    A stage is done when it is materialized and its gates have a verdict under the policy as it is now. Stages stand
+    in the order in which they depend on each other; one after a stage that is not done is done again too, since
+    what it read changes. Variants do not depend on each other: finished ones stay done.
     """
-    import dagster as dg
-
-    wanted = set(partitions)
-    done = {
-        asset: wanted <= instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))
-        for asset in run.assets
-    }
+    done = {asset: _done(asset, partitions, plan, records) for asset in run.assets}
     missing = [asset for asset in run.assets if not done[asset]]
     if not missing:
         return None
@@ -36,17 +43,39 @@ def remaining(run: PlannedRun, partitions: list[str], instance: "dg.DagsterInsta
     return replace(run, assets=later)
 
 
-def refused(backfill: Backfill, period: str, services: "Services") -> bool:
-    """Whether the period's candidate was refused by a gate, on the evaluation that is stored now."""
-    pipeline = (backfill.spec.team, backfill.spec.name)
-    decision = latest_by_partition(services.ledger.decisions(pipeline)).get(period)
-    stored = services.data_store.describe((*pipeline, "evaluation"), period)
+def refused(plan: Backfill, period: str, services: Services) -> bool:
+    """Whether a gate refused the period's candidate, on the evaluation and by the policy that there are now."""
+    step = Step(pipeline=plan.pipeline, services=services, partition=period, run_id="")
+    decision = latest_by_partition(services.ledger.decisions((plan.spec.team, plan.spec.name))).get(period)
+    stored = services.data_store.describe(step.asset("evaluation"), period)
     return (
         decision is not None
         and decision.outcome == "refused"
         and stored is not None
         and stored.data_version == decision.data_version
+        and gates_of(step, "evaluation")[1] == decision.policy_version
     )
+
+
+def _done(asset: str, partitions: list[str], plan: Backfill, records: Records) -> bool:
+    import dagster as dg
+
+    materialized = records.instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))
+    stage = asset.split("/", 2)[2]
+    return set(partitions) <= materialized and all(_judged(stage, p, plan, records.services) for p in partitions)
+
+
+def _judged(stage: str, partition: str, plan: Backfill, services: Services) -> bool:
+    """Whether every gate of a stage has said something of its current version, by the current policy."""
+    step = Step(pipeline=plan.pipeline, services=services, partition=partition, run_id="")
+    checks, policy_version = gates_of(step, stage)
+    stored = services.data_store.describe(step.asset(*stage.split("/")), partition)
+    if not checks or stored is None:
+        return stored is not None
+    verdicts = services.ledger.verdicts(
+        stored.asset, partition, data_version=stored.data_version, policy_version=policy_version
+    )
+    return set(checks) <= {verdict.check for verdict in verdicts}
 
 
 def partitions_of(backfill: Backfill) -> list[str]:

@@ -79,7 +79,9 @@ def _carry_out(run: PlannedRun, root: Path, instance: Any, out: IO[str]) -> None
         if event.event_type_value == "ASSET_CHECK_EVALUATION":
             check = event.asset_check_evaluation_data
             if not check.passed and check.blocking:
-                refusals.setdefault(event.step_key or "", []).append(f"gate {check.check_name}: {check.description}")
+                refusals.setdefault(event.step_key or "", []).append(
+                    f"gate {check.check_name.replace('__', '.')}: {check.description}"
+                )
         if event.is_step_success or event.is_step_failure or event.is_step_skipped:
             _say(out, "step", step=event.step_key, outcome=event.event_type_value.removeprefix("STEP_").lower())
         if event.is_step_failure and event.step_key:

@@ -7,6 +7,7 @@ import click
 
 from ml_assets.cli.engine import PlannedRun
 from ml_assets.periods import Periods, join_partition
+from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.spec import PipelineSpec
 
 
@@ -15,16 +16,21 @@ class Backfill:
     """What is to be done for one pipeline.
 
     Attributes:
-        spec: The pipeline.
+        pipeline: The pipeline.
         module: Its code location.
         first: First period.
         last: Last period.
     """
 
-    spec: PipelineSpec
+    pipeline: LoadedPipeline
     module: str
     first: str
     last: str
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """Return the pipeline's description."""
+        return self.pipeline.spec
 
     @property
     def periods(self) -> list[str]:

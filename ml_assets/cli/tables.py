@@ -90,12 +90,25 @@ def _checks(step: Step) -> Text:
     ]
     if not verdicts:
         return Text("–", style="dim")
+    if not _judged_now(step):
+        return Text(
+            f"{sum(v.outcome == 'passed' for v in verdicts)}/{len(verdicts)} passed\nevaluation not judged\n"
+            "by today's policy",
+            style="yellow",
+        )
     failed = [v for v in verdicts if v.outcome == "failed"]
     closed = [v for v in failed if v.severity == "error"]
     text = f"{len(verdicts) - len(failed)}/{len(verdicts)} passed"
     if failed:
         text += "\n" + "\n".join(sorted({v.check for v in failed}))
     return Text(text, style="red" if closed else "yellow" if failed else "green")
+
+
+def _judged_now(step: Step) -> bool:
+    """Whether the evaluation, when there is one, has verdicts under the policy as it is now."""
+    if step.services.data_store.describe(step.asset("evaluation"), step.time) is None or not step.spec.gates:
+        return True
+    return bool(_verdicts(step, "evaluation", step.time))
 
 
 def _verdicts(step: Step, stage: str, partition: str) -> list[Verdict]:

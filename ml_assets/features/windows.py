@@ -1,4 +1,4 @@
-"""Lags, rolling windows, group aggregates and last known values for feature functions; none looks ahead.
+"""Group aggregates, lags, rolling windows and last known values for feature functions; the last three never look ahead.
 
 Every function returns a Series with the index of its first argument: same rows, same order.
 """
@@ -15,7 +15,9 @@ Aggregation = Literal["mean", "median", "sum", "min", "max", "std", "count", "nu
 
 
 def group_aggregate(values: "pd.Series", *, by: "pd.Series | Sequence[pd.Series]", how: str = "mean") -> "pd.Series":
-    """Return for each row an aggregate over the rows of its group, in the partition and its history.
+    """Return for each row an aggregate over all rows of its group, in the partition and its history.
+
+    Later rows of the partition count too: use it for what is known of all of them at once, such as a timetable.
 
     Args:
         values: Column to aggregate, shape (n_rows,).

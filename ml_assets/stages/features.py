@@ -1,6 +1,6 @@
 """The `features` stage: feature columns, label, row id, event time and label time of one partition."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from ml_assets.gates import expectations_version, judge_expectations
 from ml_assets.interfaces import AssetPath
 from ml_assets.periods import join_partition
 from ml_assets.sources import event_times, read_table
+from ml_assets.spec import ColumnSpec
 from ml_assets.stages.step import StageResult, Step
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def compute(step: Step) -> "pa.Table":
     known = frame[label_time[0]] if label_time else when + (spec.label.known_after or timedelta(0))
     arrays = {EVENT_TIME: when, LABEL_TIME: known} | {c: frame[c] for c in outputs}
     table = pa.table({name: to_arrow(values) for name, values in arrays.items()})
-    return table.add_column(0, ROW_ID, _row_ids(rows, spec.source.row_id))
+    return table.add_column(0, ROW_ID, _row_ids(rows, spec.source.row_id, spec.source.columns))
 
 
 def column_lineage(step: Step) -> dict[str, list[tuple[AssetPath, str]]]:
@@ -94,13 +95,17 @@ def column_lineage(step: Step) -> dict[str, list[tuple[AssetPath, str]]]:
     return lineage
 
 
-def _row_ids(rows: "pd.DataFrame", columns: Sequence[str]) -> "pa.Array":
+def _row_ids(rows: "pd.DataFrame", columns: Sequence[str], declared: Mapping[str, ColumnSpec]) -> "pa.Array":
     """Return the row id's columns as one text each, joined by "|"."""
     import pyarrow as pa
 
     pc = compute_functions()
 
-    parts = [to_arrow(rows[c]).cast(pa.string()) for c in columns]
+    def text(name: str) -> "pa.Array":
+        array = to_arrow(rows[name])
+        return (array.cast(pa.date32()) if declared[name].type == "date" else array).cast(pa.string())
+
+    parts = [text(c) for c in columns]
     return pc.binary_join_element_wise(*parts, "|", null_handling="replace", null_replacement="")
 
 
@@ -126,8 +131,10 @@ def _source_rows(step: Step, needed: set[str]) -> "tuple[pd.DataFrame, pd.Series
     for name, spec in sides.items():
         side = read_table(step.services.landing, spec.url, spec.format, spec.columns)
         step.upstream["/".join(step.asset("landing", name))] = table_digest(side)
+        # A row without a match misses the column whatever it is declared: its dtype must not depend on that.
+        nullable = {c: column.model_copy(update={"nullable": True}) for c, column in spec.columns.items()}
         joined = join_side_table(
-            rows, to_frame(side, spec.columns), name=name, spec=spec, event_time="_event_time", wanted=needed
+            rows, to_frame(side, nullable), name=name, spec=spec, event_time="_event_time", wanted=needed
         )
         rows = rows.join(joined)
     return rows, rows["_own"]

@@ -2,8 +2,9 @@
 
 `dagster definitions validate` on an empty Dagster project, laid out as `create-dagster project` lays it out, and on
 teams with 1, 10 and 100 pipelines. A pipeline is a copy of flights' arrival_delay under another name, with feature
-functions of its own; nothing is shared that teams would not share. Each is loaded once before it is measured, so that
-bytecode is there, and the contenders take turns.
+functions of its own; nothing is shared that teams would not share. The empty project has an environment in which
+ml_assets is not installed, since Dagster loads the components of every package that is. Each project is loaded once
+before it is measured, so that bytecode is there, and they take turns.
 """
 # ruff: noqa: T201 - a benchmark prints its table
 
@@ -11,10 +12,13 @@ import argparse
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
+import venv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 
 from tests.benchmarks.measure import Cost, adopt_orphans, in_turns, medians, run_measured
@@ -71,21 +75,24 @@ class Location:
     Attributes:
         module: Its module.
         folder: Folder the module is imported from.
+        python: Interpreter of its environment.
+        paths: Further folders to import from.
     """
 
     module: str
     folder: Path
+    python: Path = Path(sys.executable)
+    paths: tuple[str, ...] = (str(ROOT),)
 
     def load(self, home: Path, log: Path) -> Cost:
         """Load it in a program of its own."""
-        dagster = str(Path(sys.executable).with_name("dagster"))
         environment = {
-            "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT)]),
+            "PYTHONPATH": os.pathsep.join([str(self.folder), *self.paths]),
             "DAGSTER_HOME": str(home),
             "DAGSTER_DISABLE_TELEMETRY": "1",
             "ML_ASSETS_STATE": str(home / "state"),
         }
-        command = [dagster, "definitions", "validate", "-m", self.module]
+        command = [str(self.python), "-m", "dagster", "definitions", "validate", "-m", self.module]
         return run_measured(command, log=log, cwd=self.folder, environment=environment)
 
 
@@ -95,7 +102,21 @@ def empty_project(folder: Path) -> Location:
         file = folder / "empty_project" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content, encoding="utf-8")
-    return Location(module="empty_project.definitions", folder=folder / "empty_project" / "src")
+    python = environment_without_us(folder / "environment")
+    return Location(
+        module="empty_project.definitions", folder=folder / "empty_project" / "src", python=python, paths=()
+    )
+
+
+def environment_without_us(folder: Path) -> Path:
+    """Make a virtual environment with the packages of this one except ml_assets, and return its interpreter."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    ours = {file.parts[0] for file in distribution("ml-assets").files or ()}
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if entry.name not in ours:
+            (packages / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"
 
 
 def team(folder: Path, count: int) -> Location:

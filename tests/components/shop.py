@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.components import TrainingPipeline
+from ml_assets.reading.pipeline_file import check_pipeline
 from ml_assets.sources import LandingZone
 from ml_assets.spec import (
     BusinessSpec,
@@ -20,6 +21,7 @@ from ml_assets.spec import (
     GroupSpec,
     LabelSpec,
     PartitionsSpec,
+    PipelineSpec,
     PreprocessingSpec,
     SelectionSpec,
     SourceSpec,
@@ -167,6 +169,8 @@ class Shop:
         self.world, self.instance = world, instance
         self.component = shop(**changes)
         self.definitions = self.component.definitions(folder)
+        spec = PipelineSpec(**{name: getattr(self.component, name) for name in PipelineSpec.model_fields})
+        self.pipeline = check_pipeline(spec, folder)
 
     def run(
         self,

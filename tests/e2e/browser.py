@@ -58,9 +58,7 @@ class Page:
 
     def resize(self, width: int, height: int) -> None:
         """Give the page a size in pixels."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def open(self, url: str) -> None:
         """Go to an address; what the page shows comes later."""
@@ -125,7 +123,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         address = folder / "DevToolsActivePort"
         wait_for("Chromium's port", lambda: address.exists() and address.read_text(), timeout_seconds=60)
         port = address.read_text(encoding="utf-8").split()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
             (target,) = [t for t in json.load(answer) if t["type"] == "page"]
         with connect(target["webSocketDebuggerUrl"], max_size=LARGEST_MESSAGE_BYTES) as connection:
             page = Page(connection=connection)

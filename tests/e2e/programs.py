@@ -3,7 +3,6 @@
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -109,7 +108,7 @@ class Development:
 
 @contextmanager
 def development(state: Path) -> Iterator[Development]:
-    """Run `ml-assets dev` on free ports; at the end interrupt it as Ctrl-C does and see that nothing stays behind."""
+    """Run `ml-assets dev` on free ports; at the end stop it by its pid and see that nothing stays behind."""
     process = subprocess.Popen(
         [ML_ASSETS, "dev", "--port", "0", "--mlflow-port", "0"],
         cwd=ROOT,
@@ -124,11 +123,11 @@ def development(state: Path) -> Iterator[Development]:
             printed = _until(process.stdout.fileno(), "Stop with Ctrl-C.", timeout_seconds=120)
             addresses = dict(re.findall(r"^(Dagster|MLflow) UI +(http://\S+)$", printed, flags=re.MULTILINE))
             yield Development(dagster_url=addresses["Dagster"], mlflow_url=addresses["MLflow"], pid=process.pid)
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             assert process.wait(timeout=60) == 0, process.stdout.read().decode()
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait(timeout=60)
     wait_for("an end of all processes", lambda: not processes_of(state), timeout_seconds=30)
 

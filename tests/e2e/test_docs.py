@@ -262,5 +262,5 @@ def test_every_metadata_key_is_documented(tmp_path: Path, instance: dg.DagsterIn
 
 def general(key: str) -> str:
     """Return a key with the name of a metric or a number in it replaced by what stands for it."""
-    key = re.sub(r"^confusion at .+$", "confusion at <threshold>", key)
+    key = re.sub(r"^table/confusion at .+$", "table/confusion at <threshold>", key)
     return re.sub(r"^(validation_)?(?:roc_auc|log_loss)(_lower|_upper)?$", r"\1<metric>\2", key)

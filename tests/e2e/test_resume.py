@@ -124,9 +124,7 @@ def test_the_kill_came_in_the_middle(killed: Killed) -> None:
     assert f"{PREFIX}/candidate" not in done
 
 
-def test_a_second_backfill_repeats_no_finished_step(
-    killed: Killed, resumed: subprocess.CompletedProcess[str]
-) -> None:
+def test_a_second_backfill_repeats_no_finished_step(killed: Killed, resumed: subprocess.CompletedProcess[str]) -> None:
     before = Counter((m.asset, m.partition) for m in killed.before)
     with instance(killed.state) as opened:
         after = Counter((m.asset, m.partition) for m in materializations(opened, *ALL))
@@ -240,7 +238,9 @@ def test_a_run_executed_again_from_its_failure_repeats_no_finished_step(month_wi
         assert status(opened, second) == dg.DagsterRunStatus.SUCCESS
         everything = {step_of(asset) for asset in (*TRAINING, f"{PREFIX}/promotion")}
         assert steps(opened, second, Type.STEP_START) == everything - finished
-        done = Counter(m.asset for m in materializations(opened, *TRAINING, f"{PREFIX}/promotion") if m.partition == "2013-03")
+        done = Counter(
+            m.asset for m in materializations(opened, *TRAINING, f"{PREFIX}/promotion") if m.partition == "2013-03"
+        )
         assert done == Counter([*TRAINING, f"{PREFIX}/promotion"])
     decisions = SqlLedger(f"sqlite:///{month_with_data}/ledger.db").decisions(("flights", "arrival_delay"))
     assert [(d.partition, d.outcome) for d in decisions] == [("2013-02", "refused"), ("2013-03", "promoted")]

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.deployments.code_locations import code_locations
 from tests.e2e.browser import CHROMIUM, Page, chromium
 from tests.e2e.conftest import Demo
 from tests.e2e.graphql import Graphql
-from tests.e2e.programs import Development, development, instance, materializations, processes_of, wait_for
+from tests.e2e.programs import Development, development, instance, materializations, wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -87,8 +86,10 @@ def test_a_backfill_from_the_ui_is_completed_by_the_daemon_in_few_runs(demo: Dem
         """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
           __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
         params={
-            "assetSelection": [{"path": asset.split("/")} for asset in assets],
-            "partitionNames": ["1969", "1970"],
+            "partitionsByAssets": [
+                {"assetKey": {"path": asset.split("/")}, "partitions": {"range": {"start": "1969", "end": "1970"}}}
+                for asset in assets
+            ],
         },
     )["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
@@ -124,7 +125,7 @@ def test_the_asset_graph_shows_every_stage(page: Page, served: Development, pict
 
 def test_an_evaluation_shows_its_metrics_and_pictures(page: Page, served: Development, pictures: Path) -> None:
     page.open(f"{served.dagster_url}/{EVALUATION}?view=partitions&partition=2013-03")
-    text = page.wait_for_text("Metadata", "roc_auc_lower", "overview", "slices by roc_auc", "[Show Markdown]")
+    text = page.wait_for_text("Metadata", "roc_auc_lower", "overview", "table/slices", "[Show Markdown]")
     assert text.index("roc_auc_lower") < text.index("overview") < text.index("ml_assets/data_version")
     page.picture(pictures / "evaluation-metadata.png")
 

@@ -94,9 +94,7 @@ def test_a_run_of_another_machine_is_left_alone(instance: dg.DagsterInstance, go
     assert status(instance, run_id) == STARTED
 
 
-def test_a_run_executed_again_does_not_answer_for_its_parent_s_process(
-    instance: dg.DagsterInstance, gone: int
-) -> None:
+def test_a_run_executed_again_does_not_answer_for_its_parent_s_process(instance: dg.DagsterInstance, gone: int) -> None:
     parent = started(instance, f"{HERE}:{gone}")
     child = started(instance, f"{HERE}:{gone}", parent=parent)
 

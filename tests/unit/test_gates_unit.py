@@ -59,7 +59,7 @@ def test_expectations_make_one_verdict_of_errors_and_one_of_warnings() -> None:
 def test_a_gate_names_a_known_metric_and_rule() -> None:
     assert parse_gate("roc_auc.floor") == ("roc_auc", "floor")
     for name in ("roc_auc.top", "aucc.floor", "roc_auc"):
-        with pytest.raises(PolicyError, match="is not <metric>.<rule>"):
+        with pytest.raises(PolicyError, match=r"is not <metric>\.<rule>"):
             parse_gate(name)
 
 

@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_model_bit_for_bit(variant: VariantSpec) ->
 @settings(max_examples=15, deadline=None)
 @given(order=st.permutations(list(range(30))))
 def test_a_rows_score_does_not_depend_on_the_others(variant: VariantSpec, order: list[int]) -> None:
-    X, y = data()
+    X, _ = data()
     model = _fitted(variant)
     scores = predict(model, X.head(30), task="binary")
 

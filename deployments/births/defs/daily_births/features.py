@@ -7,12 +7,12 @@ from ml_assets.features import lag, reads_past, rolling
 
 def weekday(date: pd.Series) -> pd.Series:
     """Day of the week, 0 is Monday."""
-    return date.dt.dayofweek.astype("float64")
+    return date.dt.day_of_week.astype("float64")
 
 
 def day_of_year(date: pd.Series) -> pd.Series:
     """Day of the year, from 1."""
-    return date.dt.dayofyear.astype("float64")
+    return date.dt.day_of_year.astype("float64")
 
 
 @reads_past

@@ -22,7 +22,7 @@ def arrival_minute(sched_arr_time: pd.Series) -> pd.Series:
 
 def weekday(time_hour: pd.Series) -> pd.Series:
     """Day of the week in New York, 0 is Monday."""
-    return time_hour.dt.tz_convert("America/New_York").dt.dayofweek.astype("float64")
+    return time_hour.dt.tz_convert("America/New_York").dt.day_of_week.astype("float64")
 
 
 def hour_departures(time_hour: pd.Series) -> pd.Series:
