@@ -56,9 +56,11 @@ class Page:
                 assert "error" not in message, (method, message)
                 return message["result"]
 
-    def resize(self, width: int, height: int) -> None:
-        """Give the page a size in pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+    def resize(self, width: int, height: int, *, scale: float = 1.0) -> None:
+        """Give the page a size in its own pixels; pictures of it are `scale` times as large."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
+        )
 
     def open(self, url: str) -> None:
         """Go to an address; what the page shows comes later."""
@@ -101,9 +103,16 @@ class Page:
         )
 
     def picture(self, file: Path) -> None:
-        """Save what the page shows as a PNG."""
+        """Save what the page shows as a PNG, once nothing in it moves any more."""
+        taken: list[bytes] = []
+
+        def still() -> bool:
+            taken.append(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+            return len(taken) > 1 and taken[-1] == taken[-2]
+
+        wait_for("a still picture", still, timeout_seconds=20, every_seconds=0.4)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        file.write_bytes(taken[-1])
 
 
 @contextmanager

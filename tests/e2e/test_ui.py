@@ -113,6 +113,9 @@ def test_a_backfill_from_the_ui_is_completed_by_the_daemon_in_few_runs(demo: Dem
 
 
 def test_the_asset_graph_shows_every_stage(page: Page, served: Development, pictures: Path) -> None:
+    page.resize(2000, 900, scale=0.7)  # wide enough for the names to be read
+    page.open(served.dagster_url)
+    page.click("Hide navigation")
     page.open(f"{served.dagster_url}/locations/flights/asset-groups/flights__arrival_delay/lineage")
 
     page.wait_for_text(
@@ -121,6 +124,7 @@ def test_the_asset_graph_shows_every_stage(page: Page, served: Development, pict
     )
 
     page.picture(pictures / "asset-graph.png")
+    page.resize(WIDTH, HEIGHT)
 
 
 def test_an_evaluation_shows_its_metrics_and_pictures(page: Page, served: Development, pictures: Path) -> None:
