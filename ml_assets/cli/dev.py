@@ -34,8 +34,8 @@ START_SECONDS = 180
 def dev(port: int, mlflow_port: int) -> None:
     """Serve the Dagster UI (with its daemon) and the MLflow UI on loopback until interrupted."""
     project = load_project()
-    project.profile.initialise()
     port, mlflow_port = _free(port, "--port"), _free(mlflow_port, "--mlflow-port")
+    project.profile.initialise()
     workspace = ["-w", str(project.root / "workspace.yaml")]
     commands = {
         "dagster webserver": [

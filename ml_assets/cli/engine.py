@@ -4,6 +4,7 @@ It runs apart from the command line because its steps are forked from it: it mus
 progress bars have one.
 """
 
+import gc
 import json
 import os
 import signal
@@ -124,6 +125,7 @@ def main() -> None:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     carry_out((decode(line) for line in sys.stdin), Path(sys.argv[1]), events)
+    gc.freeze()  # or Python destroys every object of every library one by one before it ends: seconds
 
 
 if __name__ == "__main__":

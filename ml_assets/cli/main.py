@@ -1,5 +1,6 @@
 """The entry point of `ml-assets`: its commands, and errors as messages instead of tracebacks."""
 
+import gc
 import sys
 
 import click
@@ -49,3 +50,5 @@ def main() -> None:
     except MlAssetsError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
+    finally:
+        gc.freeze()  # or Python destroys every object of every library one by one before it ends: half a second

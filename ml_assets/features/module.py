@@ -2,36 +2,18 @@
 
 import hashlib
 import importlib
+import importlib.abc
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 
 from ml_assets.features.marks import READS_PAST
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureFunction:
-    """One public function of a feature module.
-
-    Attributes:
-        name: Column it makes.
-        parameters: Columns it reads, in order.
-        line: 1-based line of its `def`.
-        reads_past: Whether it declares to use after-event columns of earlier rows alone.
-        description: First line of its docstring, or empty.
-        plain: Whether every parameter can be passed by name (no *args, **kwargs or positional-only ones).
-    """
-
-    name: str
-    parameters: tuple[str, ...]
-    line: int
-    reads_past: bool
-    description: str
-    plain: bool
+from ml_assets.features.outline import FeatureFunction, read_functions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +21,21 @@ class FeatureModule:
     """A loaded feature module.
 
     Attributes:
-        module: The Python module.
         file: Its file.
         functions: Its public functions by name, in file order.
         digest: SHA-256 of the Python files in its folder, as 64 hexadecimal digits.
+        run: Returns the Python module; runs it when its source told enough so far.
     """
 
-    module: ModuleType
     file: Path
     functions: Mapping[str, FeatureFunction]
     digest: str
+    run: Callable[[], ModuleType] = field(repr=False, compare=False)
+
+    @cached_property
+    def module(self) -> ModuleType:
+        """Return the Python module as it was when it was loaded, whatever its file has become since."""
+        return self.run()
 
 
 def load_feature_module(folder: Path, name: str) -> FeatureModule:
@@ -57,15 +44,24 @@ def load_feature_module(folder: Path, name: str) -> FeatureModule:
     Raises:
         Exception: Whatever importing the module raises; the caller knows which line of YAML named it.
     """
-    module = _import_file((folder / name).resolve()) if name.endswith(".py") else importlib.import_module(name)
-    file = Path(module.__file__ or "")
+    if not name.endswith(".py"):
+        return _of_module(importlib.import_module(name))
+    path = (folder / name).resolve()
+    source = path.read_bytes()
+    functions = read_functions(source)
+    if functions is None:
+        return _of_module(_import_file(path))
+    return _loaded(path, functions, partial(_import_file, path, source))
+
+
+def _of_module(module: ModuleType) -> FeatureModule:
     functions = [_describe(f) for f in _public_functions(module)]
-    return FeatureModule(
-        module=module,
-        file=file,
-        functions={f.name: f for f in sorted(functions, key=lambda f: f.line)},
-        digest=code_digest(file),
-    )
+    return _loaded(Path(module.__file__ or ""), functions, lambda: module)
+
+
+def _loaded(file: Path, functions: Sequence[FeatureFunction], run: Callable[[], ModuleType]) -> FeatureModule:
+    by_name = {f.name: f for f in sorted(functions, key=lambda f: f.line)}
+    return FeatureModule(file=file, functions=by_name, digest=code_digest(file), run=run)
 
 
 def code_digest(file: Path) -> str:
@@ -76,15 +72,35 @@ def code_digest(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _import_file(path: Path) -> ModuleType:
+class _KeptSource(importlib.abc.SourceLoader):
+    """Runs a module from source that was read before."""
+
+    def __init__(self, path: Path, source: bytes) -> None:
+        self._path = path
+        self._source = source
+
+    def get_filename(self, fullname: str) -> str:
+        """Return the file that the source was read from."""
+        del fullname
+        return str(self._path)
+
+    def get_data(self, path: str) -> bytes:
+        """Return the source."""
+        del path
+        return self._source
+
+
+def _import_file(path: Path, source: bytes | None = None) -> ModuleType:
+    """Run a file as a module of its own: its present content, or the given source."""
     # A name made from the path keeps two pipelines' features.py apart; an entry in sys.modules lets
     # inspect find the source and lets a second load in the same process give the same module.
     name = f"ml_assets_features_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    stamp = (path.stat().st_mtime_ns, path.stat().st_size)
+    stamp = _stamp(path) if source is None else hashlib.sha256(source).hexdigest()
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__ml_assets_stamp__", None) == stamp:
         return known
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = None if source is None else _KeptSource(path, source)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -96,6 +112,11 @@ def _import_file(path: Path) -> ModuleType:
         raise
     module.__dict__["__ml_assets_stamp__"] = stamp
     return module
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def _public_functions(module: ModuleType) -> list:

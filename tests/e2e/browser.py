@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.programs import processes_of, wait_for
+from tests.e2e.programs import fetch_json, processes_of, wait_for
 
 CHROMIUM = shutil.which("chromium") or ""
 FLAGS = (
@@ -132,8 +131,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         address = folder / "DevToolsActivePort"
         wait_for("Chromium's port", lambda: address.exists() and address.read_text(), timeout_seconds=60)
         port = address.read_text(encoding="utf-8").split()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
-            (target,) = [t for t in json.load(answer) if t["type"] == "page"]
+        (target,) = [t for t in fetch_json(f"http://127.0.0.1:{port}/json/list") if t["type"] == "page"]
         with connect(target["webSocketDebuggerUrl"], max_size=LARGEST_MESSAGE_BYTES) as connection:
             page = Page(connection=connection)
             page.call("Page.enable")

@@ -1,16 +1,18 @@
 """The project's programs as a person starts them, each on a state folder of its own, and what is left of them."""
 
+import json
 import os
 import re
 import select
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -95,6 +97,13 @@ def wait_for(what: str, ask: Callable[[], T | None], *, timeout_seconds: float, 
             return answer
         time.sleep(every_seconds)
     raise AssertionError(f"{what}: nothing within {timeout_seconds} s")
+
+
+def fetch_json(url: str) -> Any:
+    """Return what a server on this machine answers to a GET."""
+    assert url.startswith("http://127.0.0.1:"), url
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - asserted above
+        return json.load(answer)
 
 
 @dataclass(frozen=True, kw_only=True)

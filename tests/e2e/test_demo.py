@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import time
 import zipfile
 from collections import Counter
@@ -204,6 +205,17 @@ def test_bad_usage_gets_one_clear_message(tmp_path: Path, arguments: tuple[str, 
     assert done.returncode in {1, 2}
     assert message in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("option", ["--port", "--mlflow-port"])
+def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = ml_assets(tmp_path / "state", "dev", "--port", "0", "--mlflow-port", "0", option, str(port))
+
+    assert done.returncode == 2
+    assert f"Invalid value for {option}: port {port} is taken; name another, or 0 for a free one." in done.stderr
     assert not (tmp_path / "state").exists()
 
 

@@ -3,8 +3,6 @@
 `pytest --pictures FOLDER` keeps the screenshots.
 """
 
-import json
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from tests.deployments.code_locations import code_locations
 from tests.e2e.browser import CHROMIUM, Page, chromium
 from tests.e2e.conftest import Demo
 from tests.e2e.graphql import Graphql
-from tests.e2e.programs import Development, development, instance, materializations, wait_for
+from tests.e2e.programs import Development, development, fetch_json, instance, materializations, wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -97,7 +95,8 @@ def test_a_backfill_from_the_ui_is_completed_by_the_daemon_in_few_runs(demo: Dem
 
     def ended() -> str | None:
         answer = server.ask(
-            "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }",
+            """query ($id: String!) {
+              partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }""",
             id=backfill,
         )
         status = answer["partitionBackfillOrError"]["status"]
@@ -154,11 +153,10 @@ def test_the_checks_tab_says_why_a_gate_closed(page: Page, served: Development, 
 
 
 def test_the_tracker_shows_the_candidate_s_run(page: Page, served: Development, pictures: Path) -> None:
-    request = urllib.request.Request(
+    champion = fetch_json(
         f"{served.mlflow_url}/ajax-api/2.0/mlflow/registered-models/alias?name=flights.arrival_delay&alias=champion"
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        run_id = json.load(answer)["model_version"]["run_id"]
+    run_id = champion["model_version"]["run_id"]
     page.open(f"{served.mlflow_url}/#/experiments/1/runs/{run_id}")
 
     page.wait_for_text("2013-03 candidate", "test.roc_auc", "flights.arrival_delay")
