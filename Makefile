@@ -56,7 +56,7 @@ schema: $(READY)  ## write the JSON schema of a pipeline's YAML beside the deplo
 lock:  ## write requirements.lock again from pyproject.toml, with hashes and without an index address
 	$(PYTHON) -m pip install --quiet uv
 	$(PYTHON) -m uv pip compile pyproject.toml --extra dev --extra examples --extra postgres --generate-hashes \
-	  --python-version 3.11 --no-header --quiet --output-file requirements.lock
+	  --python-version 3.11 --no-strip-extras --no-header --quiet --output-file requirements.lock
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
