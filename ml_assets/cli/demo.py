@@ -54,7 +54,7 @@ def _next_steps(project: Project, team: str, last: str, name: str) -> Panel:
     state = _shown(project, str(project.profile.state))
     lines = [
         "[bold]make dev[/bold]               the Dagster UI and the MLflow UI on what you have just made:",
-        f"                       Assets, {team}/{name}/evaluation, partition {last} has pictures, slices and gates",
+        f"                       Assets, {team}/{name}/evaluation, partition {last}: pictures, slices, gates",
         f"[bold]ml-assets status[/bold]       what is there, gated and promoted; {_activate(project)}",
         f"[bold]ml-assets new[/bold]          a pipeline of your own, beside deployments/{team}/defs/{name}/defs.yaml",
         f"Everything made here lies in {state}; remove that folder to start over.",
