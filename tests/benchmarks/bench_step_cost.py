@@ -5,20 +5,17 @@ is user and system time of the whole process tree; the cost of a step is the slo
 """
 
 import argparse
-import ctypes
 import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+
+from tests.benchmarks.measure import adopt_orphans, run_measured
 
 PRELOAD = [
     "pandas",
@@ -28,7 +25,6 @@ PRELOAD = [
     "mlflow.sklearn",
     "great_expectations",
 ]
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,20 +91,6 @@ def _run_chain(executor_name: str, length: int, home: str) -> None:
             raise SystemExit(f"the chain of {length} with {executor_name} failed")
 
 
-def _cpu_seconds(argv: list[str]) -> tuple[float, float]:
-    """Return (CPU, wall) seconds of a program and all it started."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wall = time.monotonic() - started
-    while True:  # what it left behind comes to this process, a subreaper
-        try:
-            os.wait()
-        except ChildProcessError:
-            break
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
-
-
 def _measure(name: str, rounds: int) -> dict[str, float]:
     from resources.dagster_home import initialise_home
 
@@ -123,7 +105,8 @@ def _measure(name: str, rounds: int) -> dict[str, float]:
                     (Path(home) / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
                     dg.DagsterInstance.from_config(home).dispose()
                 argv = [sys.executable, "-m", __spec__.name, "--run", name, str(length), home]
-                least[length] = min(least.get(length, (1e9, 1e9)), _cpu_seconds(argv))
+                cost = run_measured(argv, log=Path(home) / "output.log")
+                least[length] = min(least.get(length, (1e9, 1e9)), (cost.cpu, cost.wall))
     short, long = contender.lengths
     slope = [(least[long][k] - least[short][k]) / (long - short) for k in (0, 1)]
     return {
@@ -146,7 +129,7 @@ def main() -> None:
         executor_name, length, home = options.run
         _run_chain(executor_name, int(length), home)
         return
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     figures = {name: _measure(name, options.rounds) for name in options.only}
     if options.json:
         print(json.dumps(figures, indent=2))  # noqa: T201 a benchmark prints its result
