@@ -8,6 +8,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import pytest  # noqa: E402 - after the threads are set
+from hypothesis import settings  # noqa: E402
+
+# A busy machine is no failure of a property. In CI the examples are the same each time: a change fails for what it
+# changed; new examples are looked for on developers' machines.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

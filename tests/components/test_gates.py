@@ -88,6 +88,41 @@ class TestRawDagster:
         assert without.execute_in_process(partition_key="bad", instance=instance).success
 
 
+def automated(condition: dg.AutomationCondition, instance: dg.DagsterInstance) -> set[str | None]:
+    """Materialize a bad partition and then a good one, and return the partitions that the condition requests below."""
+    days = dg.StaticPartitionsDefinition(["bad", "good"])
+
+    @dg.asset(partitions_def=days, check_specs=[dg.AssetCheckSpec("sound", asset="data", blocking=True)])
+    def data(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=context.partition_key == "good")])
+
+    @dg.asset(partitions_def=days, deps=[data], automation_condition=condition)
+    def model() -> None:
+        return None
+
+    definitions = dg.Definitions(assets=[data, model])
+    first = dg.evaluate_automation_conditions(definitions, instance)
+    for partition in ("bad", "good"):
+        dg.materialize([data], partition_key=partition, instance=instance, raise_on_error=False)
+    result = dg.evaluate_automation_conditions(definitions, instance, cursor=first.cursor)
+    return {p for p in ("bad", "good") if p in result.get_requested_partitions(dg.AssetKey("model"))}
+
+
+@pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.BetaWarning")  # inside Dagster's own evaluation
+class TestRawAutomation:
+    """Automation asks for what a failed check should hold back (FACTS §1); here such a run is refused at its gate."""
+
+    def test_eager_ignores_checks(self, instance: dg.DagsterInstance) -> None:
+        assert "bad" in automated(dg.AutomationCondition.eager(), instance)
+
+    def test_of_an_unpartitioned_check_the_last_writer_speaks_for_all_partitions(
+        self, instance: dg.DagsterInstance
+    ) -> None:
+        condition = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+
+        assert "bad" in automated(condition, instance)
+
+
 def test_downstream_stops_in_the_same_run(make_shop: MakeShop) -> None:
     shop = make_shop()
     spoil(shop)
