@@ -1,5 +1,6 @@
 """Lands the births as they would arrive: one Parquet file a year."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def land(landing: Path, years: Sequence[str] = YEARS) -> list[Path]:
     for year, rows in births.groupby(births["date"].dt.year.astype(str)):
         path = folder / f"{year}.parquet"
         if year in years and not path.exists():
-            part = path.with_suffix(".part")
+            part = path.with_suffix(f".{os.getpid()}.part")  # two demos may land the same file at once
             rows.to_parquet(part, index=False)
             part.replace(path)
             landed.append(path)

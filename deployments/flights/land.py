@@ -1,6 +1,7 @@
 """Lands the flights of 2013 as they would arrive: one CSV file a month and airport, and the side tables."""
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,6 @@ def land(landing: Path, months: Sequence[str] = MONTHS) -> list[Path]:
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # two demos may land the same file at once
     frame.to_csv(part, index=False)
     part.replace(path)
