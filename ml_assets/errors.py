@@ -10,7 +10,9 @@ MlAssetsError
 ├── EvaluationError            a metric or comparison is not defined on these rows
 ├── PolicyError                a policy file is wrong, or lacks a threshold that a pipeline names
 ├── RegistryError              the model registry has no such model, or refuses to load it
+├── ApprovalError              a signed statement is forged, expired, void, or not this person's to give
 └── LedgerError                the ledger cannot be opened, or holds another schema
+    └── LedgerConflictError    another record came in between; read again and decide again
 """
 
 from collections.abc import Sequence
@@ -101,3 +103,15 @@ class RegistryError(MlAssetsError):
 
 class LedgerError(MlAssetsError):
     """The ledger cannot be opened or holds a schema of another release."""
+
+
+class LedgerConflictError(LedgerError):
+    """Another record was appended since the caller looked; nothing was recorded."""
+
+
+class ApprovalError(MlAssetsError):
+    """A signed statement cannot count: `reason` is one word for programs, such as "forged" or "expired"."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
