@@ -1,7 +1,7 @@
 """Gates: judge a data version, and refuse to read one that has no passing verdict."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -9,11 +9,12 @@ from ml_assets.digest import document_digest
 from ml_assets.errors import GateClosedError, PolicyError
 from ml_assets.interfaces import (
     AssetPath,
+    EffectivePolicy,
     Expectation,
     ExpectationResult,
     Ledger,
+    Setting,
     Severity,
-    Threshold,
     Verdict,
 )
 from ml_assets.metrics import METRICS
@@ -70,25 +71,28 @@ def expectations_version(expectations: Sequence[Expectation]) -> str:
     return document_digest([{"type": e.type, "kwargs": dict(e.kwargs), "severity": e.severity} for e in expectations])
 
 
-def thresholds_version(thresholds: Sequence[Threshold]) -> str:
+def thresholds_version(thresholds: Sequence[Setting]) -> str:
     """Return the policy version of metric gates: a digest of names, values and severities."""
     return document_digest(sorted([t.name, t.value, t.severity] for t in thresholds))
 
 
-def select_thresholds(names: Sequence[str], policy: Mapping[str, Threshold]) -> list[Threshold]:
-    """Return the thresholds that a pipeline names.
+def select_thresholds(names: Sequence[str], policy: EffectivePolicy) -> list[Setting]:
+    """Return the settings that a pipeline names, such as its gates.
 
     Raises:
-        PolicyError: If the policy lacks one.
+        PolicyError: If the policy sets one for the pipeline on no level.
     """
-    missing = [name for name in names if name not in policy]
+    missing = [name for name in names if name not in policy.settings]
     if missing:
+        pipeline = "/".join(policy.pipeline)
+        rules = {name.rpartition(".")[2] for name in missing}
+        alike = sorted(name for name in policy.settings if name.rpartition(".")[2] in rules)
         raise PolicyError(
-            f"The policy has no threshold {', '.join(map(repr, missing))}; "
-            f"it has {', '.join(sorted(policy)) or 'none'}. "
-            "Add it to a policy file, or correct `gates` (for a margin: `selection.metric`) in the pipeline's YAML."
+            f"The policy of {pipeline} sets no {', '.join(missing)}; it sets {', '.join(alike) or 'none alike'}. "
+            f"Add it to a policy file (`ml-assets policy explain {pipeline}` lists what holds), or correct `gates` "
+            "(for a margin: `selection.metric`) in the pipeline's YAML."
         )
-    return [policy[name] for name in names]
+    return [policy.settings[name] for name in names]
 
 
 def judge_expectations(results: Sequence[ExpectationResult]) -> list[Judgement]:
@@ -152,22 +156,22 @@ def _arguments(expectation: Expectation) -> str:
 
 
 def judge_metrics(
-    thresholds: Sequence[Threshold], intervals: Mapping[str, Any], improvements: Mapping[str, Any]
+    thresholds: Sequence[Setting], intervals: Mapping[str, Any], improvements: Mapping[str, Any]
 ) -> list[Judgement]:
     """Judge an evaluation by the policy's thresholds, each with the end of the interval that argues against it.
 
     Args:
-        thresholds: The named thresholds.
+        thresholds: The named settings, each a gate.
         intervals: Metric → candidate's interval (with `estimate`, `lower`, `upper`).
         improvements: Metric → interval of the paired improvement over the baseline, positive is better.
     """
     return [_judge_metric(t, intervals, improvements) for t in thresholds]
 
 
-def _judge_metric(threshold: Threshold, intervals: Mapping[str, Any], improvements: Mapping[str, Any]) -> Judgement:
+def _judge_metric(threshold: Setting, intervals: Mapping[str, Any], improvements: Mapping[str, Any]) -> Judgement:
     metric, rule = parse_gate(threshold.name)
     interval = (improvements if rule == "beats_baseline" else intervals)[metric]
-    value = 0.0 if threshold.value is None else threshold.value
+    value = _number(threshold)
     end = interval.upper if rule == "ceiling" else interval.lower
     passed = {"floor": end >= value, "ceiling": end <= value, "beats_baseline": end > value}[rule]
     what = f"improvement of {metric} over the baseline" if rule == "beats_baseline" else metric
@@ -192,6 +196,13 @@ def _judge_metric(threshold: Threshold, intervals: Mapping[str, Any], improvemen
     )
 
 
+def _number(threshold: Setting) -> float:
+    value = threshold.value
+    if isinstance(value, bool | tuple):
+        raise PolicyError(f"The gate {threshold.name} ({threshold.file}:{threshold.line}) is {value!r}, not a number.")
+    return 0.0 if value is None else value
+
+
 def to_verdicts(
     judgements: Sequence[Judgement],
     *,
@@ -200,6 +211,7 @@ def to_verdicts(
     data_version: str,
     policy_version: str,
     run_id: str,
+    policy_digest: str = "",
 ) -> list[Verdict]:
     """Bind judgements to the data version and policy version that they are about."""
     return [
@@ -214,6 +226,7 @@ def to_verdicts(
             reason=j.reason,
             run_id=run_id,
             evidence=j.evidence,
+            policy_digest=policy_digest,
         )
         for j in judgements
     ]
@@ -227,8 +240,18 @@ def require_open(
     data_version: str,
     policy_version: str,
     checks: Sequence[str],
+    waived: Callable[[Verdict], bool] = lambda _: False,
 ) -> None:
     """Return when every named gate has a verdict on exactly this data version that does not close it.
+
+    Args:
+        ledger: Where the verdicts are.
+        asset: The asset's path.
+        partition: Dagster's partition key.
+        data_version: The version that is to be read.
+        policy_version: Digest of what it must have been judged by.
+        checks: Names of the gates.
+        waived: Whether somebody lets a failed gate pass.
 
     Raises:
         GateClosedError: If a gate failed at error level, or has no verdict under the current policy version.
@@ -248,7 +271,7 @@ def require_open(
                 f"Gate {check!r} has no verdict on {place}, and no verdict means closed. "
                 f"Materialize {'/'.join(asset)} [{partition}] again, with its checks.",
             )
-        if verdict.outcome == "failed" and verdict.severity == "error":
+        if verdict.outcome == "failed" and verdict.severity == "error" and not waived(verdict):
             raise GateClosedError(
                 asset,
                 partition,

@@ -39,11 +39,11 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _check_services(project: Project, loaded: LoadedPipeline, file: Path, *, deep: bool) -> int:
-    """Check what the file alone cannot tell: the policy's thresholds, and the expectations' arguments."""
+    """Check what the file alone cannot tell: the policy's settings, and the expectations' arguments."""
     services, found = project.profile.services(), 0
     try:
         names = [*loaded.spec.gates, f"{loaded.spec.selection.metric}.margin"]
-        select_thresholds(names, services.policy.thresholds())
+        select_thresholds(names, services.policy.effective((loaded.spec.team, loaded.spec.name)))
     except PolicyError as error:
         click.echo(f"{file}: {error}", err=True)
         found += 1

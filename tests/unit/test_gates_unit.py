@@ -1,6 +1,7 @@
 """Judgements from numbers, and the gate's question to the ledger."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from ml_assets.gates import (
 )
 from ml_assets.interfaces import Expectation, ExpectationResult
 from ml_assets.testing.ledger import FakeLedger, verdict
-from ml_assets.testing.policy_source import threshold
+from ml_assets.testing.policy_source import effective_policy, setting
 
 
 def interval(estimate: float, lower: float, upper: float) -> SimpleNamespace:
@@ -37,7 +38,7 @@ def test_the_end_of_the_interval_that_argues_against_it_decides(name: str, value
     intervals = {"roc_auc": interval(0.62, 0.59, 0.65), "log_loss": interval(0.46, 0.44, 0.49)}
     improvements = {"roc_auc": interval(0.12, 0.09, 0.15), "log_loss": interval(0.01, -0.002, 0.03)}
 
-    (judgement,) = judge_metrics([threshold(name, value)], intervals, improvements)
+    (judgement,) = judge_metrics([setting(name, value)], intervals, improvements)
 
     assert judgement.passed is passes
     assert f"{value:g}" in judgement.reason
@@ -63,21 +64,39 @@ def test_a_gate_names_a_known_metric_and_rule() -> None:
             parse_gate(name)
 
 
-def test_a_missing_threshold_is_told_with_those_there_are() -> None:
-    with pytest.raises(PolicyError, match=r"no threshold 'b\.floor'; it has a\.floor"):
-        select_thresholds(["b.floor"], {"a.floor": threshold("a.floor", 1.0)})
+def test_a_missing_setting_is_told_with_those_alike() -> None:
+    policy = effective_policy({"roc_auc.floor": 0.55, "roc_auc.margin": 0.02})
+
+    assert [s.name for s in select_thresholds(["roc_auc.floor"], policy)] == ["roc_auc.floor"]
+    with pytest.raises(PolicyError) as error:
+        select_thresholds(["roc_auc.floor", "wape.floor", "wape.ceiling"], policy)
+    assert str(error.value) == (
+        "The policy of flights/arrival_delay sets no wape.floor, wape.ceiling; it sets roc_auc.floor. Add it to a "
+        "policy file (`ml-assets policy explain flights/arrival_delay` lists what holds), or correct `gates` (for a "
+        "margin: `selection.metric`) in the pipeline's YAML."
+    )
 
 
 def test_the_policy_version_follows_values_and_not_places() -> None:
-    one = thresholds_version([threshold("a.floor", 0.5, line=1), threshold("b.floor", 0.1, line=2)])
+    one = thresholds_version([setting("roc_auc.floor", 0.5, line=1), setting("f1.floor", 0.1, line=2)])
 
-    assert one == thresholds_version([threshold("b.floor", 0.1, line=9), threshold("a.floor", 0.5, line=8)])
-    assert one != thresholds_version([threshold("a.floor", 0.6), threshold("b.floor", 0.1)])
+    assert one == thresholds_version([setting("f1.floor", 0.1, line=9), setting("roc_auc.floor", 0.5, line=8)])
+    assert one != thresholds_version([setting("roc_auc.floor", 0.6), setting("f1.floor", 0.1)])
+
+
+def test_a_gate_without_a_number_is_0_and_one_with_names_is_refused() -> None:
+    improvements = {"roc_auc": interval(0.12, 0.09, 0.15)}
+
+    (judgement,) = judge_metrics([setting("roc_auc.beats_baseline", None)], {}, improvements)
+
+    assert (judgement.passed, judgement.evidence["threshold"]) == (True, 0.0)
+    with pytest.raises(PolicyError, match=r"The gate roc_auc\.beats_baseline \(policies/test\.yaml:1\) is True"):
+        judge_metrics([setting("roc_auc.beats_baseline", True)], {}, improvements)
 
 
 def ask(ledger: FakeLedger, **changes: str) -> None:
     given = verdict(check="expectations")
-    question = {
+    question: dict[str, Any] = {
         "partition": given.partition,
         "data_version": given.data_version,
         "policy_version": given.policy_version,

@@ -1,38 +1,79 @@
-"""PolicyFiles and FakePolicySource keep the promises of a policy source; errors name file, line and fix."""
+"""PolicyFiles and FakePolicySource keep the promises of a policy source; a tree is read where it lies, as it is now."""
 
 import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
 import yaml
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ml_assets.errors import PolicyError
-from ml_assets.interfaces import PolicySource, Threshold
+from ml_assets.interfaces import Person, PolicySource, Setting
+from ml_assets.policy.schema import shown_instant
 from ml_assets.testing.policy_source import (
+    PIPELINE,
     FakePolicySource,
     MakePolicySource,
     PolicySourceSuite,
+    person,
+    setting,
 )
 from resources.policy_files import PolicyFiles
 
 REPOSITORY = Path(__file__).parents[2]
-GOOD = "owner: ml-platform\nthresholds:\n  roc_auc.floor:\n    value: 0.55\n    reason: Better than chance.\n"
+GOOD = (
+    "owner: ml-platform\neffective_from: 2013-01-01\nsettings:\n"
+    "  roc_auc.floor:\n    value: 0.55\n    reason: Better than chance.\n"
+)
 
 
-def as_yaml(thresholds: Mapping[str, Threshold]) -> str:
-    entries = {name: {"value": t.value, "severity": t.severity, "reason": t.reason} for name, t in thresholds.items()}
-    return yaml.safe_dump({"owner": "ml-platform", "thresholds": entries}, allow_unicode=True)
+def as_files(settings: Mapping[str, Setting], people: Mapping[str, Person]) -> dict[str, str]:
+    """Return the files of a tree with these settings of the organization, and these people."""
+    files = {"organization.yaml": {"owner": "somebody", "settings": {n: entry(s) for n, s in settings.items()}}}
+    if people:
+        files["people.yaml"] = {"owner": "somebody", "people": {n: declared(p) for n, p in people.items()}}
+    return {name: yaml.safe_dump(body, allow_unicode=True) for name, body in files.items()}
+
+
+def entry(given: Setting) -> dict[str, Any]:
+    optional = {
+        "severity": given.severity if given.severity != "error" else None,
+        "unwaivable": given.unwaivable or None,
+        "expires": shown_instant(given.expires) if given.expires else None,
+    }
+    return {
+        "value": list(given.value) if isinstance(given.value, tuple) else given.value,
+        "reason": given.reason,
+        "owner": given.owner,
+        "locked": given.locked,
+        "effective_from": shown_instant(given.effective_from) if given.effective_from else None,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def declared(given: Person) -> dict[str, Any]:
+    keys = [
+        {
+            "ed25519": key.value,
+            "effective_from": shown_instant(key.effective_from),
+            **({"expires": shown_instant(key.expires)} if key.expires else {}),
+        }
+        for key in given.keys
+    ]
+    return {"logins": list(given.logins), "roles": list(given.roles), "teams": list(given.teams), "keys": keys}
 
 
 class TestPolicyFiles(PolicySourceSuite):
     @pytest.fixture
     def make_source(self, tmp_path: Path) -> MakePolicySource:
-        def make(thresholds: Mapping[str, Threshold]) -> PolicySource:
-            (tmp_path / "organization.yaml").write_text(as_yaml(thresholds), encoding="utf-8")
-            return PolicyFiles(str(tmp_path))
+        def make(settings: Mapping[str, Setting], people: Mapping[str, Person]) -> PolicySource:
+            folder = tmp_path / uuid.uuid4().hex
+            lay_out(folder, as_files(settings, people))
+            return PolicyFiles(str(folder))
 
         return make
 
@@ -40,10 +81,11 @@ class TestPolicyFiles(PolicySourceSuite):
 class TestPolicyFilesByUrl(PolicySourceSuite):
     @pytest.fixture
     def make_source(self) -> MakePolicySource:
-        def make(thresholds: Mapping[str, Threshold]) -> PolicySource:
+        def make(settings: Mapping[str, Setting], people: Mapping[str, Person]) -> PolicySource:
             url = f"memory://policies-{uuid.uuid4().hex}"
-            with fsspec.open(f"{url}/organization.yaml", "w", encoding="utf-8") as file:
-                file.write(as_yaml(thresholds))  # pyright: ignore[reportAttributeAccessIssue]
+            for name, text in as_files(settings, people).items():
+                with fsspec.open(f"{url}/{name}", "w", encoding="utf-8") as file:
+                    file.write(text)  # pyright: ignore[reportAttributeAccessIssue]
             return PolicyFiles(url)
 
         return make
@@ -55,227 +97,193 @@ class TestFakePolicySource(PolicySourceSuite):
         return FakePolicySource
 
 
-def test_a_fake_takes_bare_values() -> None:
-    found = FakePolicySource({"roc_auc.floor": 0.55, "flag": None}).thresholds()
+def lay_out(folder: Path, files: Mapping[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
 
-    assert (found["roc_auc.floor"].value, found["roc_auc.floor"].severity) == (0.55, "error")
-    assert (found["flag"].value, found["flag"].line) == (None, 2)
+
+def one(value: object, name: str = "roc_auc.floor", **head: str) -> str:
+    """Return a file with one setting."""
+    fields = {"owner": "x", "effective_from": "2013-01-01", **head}
+    body = {name: {"value": value, "reason": "Because."}}
+    return yaml.safe_dump({**fields, "settings": body})
 
 
 @pytest.fixture
 def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder `policies` in the working folder."""
+    """A folder `policies` in the working folder with an organization's file that sets nothing."""
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    return folder
+    lay_out(tmp_path / "policies", {"organization.yaml": "owner: x\n"})
+    return tmp_path / "policies"
 
 
-def error_of(folder: Path, **files: str) -> str:
-    for name, text in files.items():
-        (folder / f"{name}.yaml").write_text(text)
-    with pytest.raises(PolicyError) as caught:
-        PolicyFiles("policies").thresholds()
-    return str(caught.value)
-
-
-def in_file(*lines: str) -> str:
-    return "\n".join(["owner: x", "thresholds:", "  a.floor:", *(f"    {line}" for line in lines), ""])
-
-
-def test_the_policies_of_this_repository_are_right() -> None:
-    found = PolicyFiles(str(REPOSITORY / "policies")).thresholds()
-
-    assert "roc_auc.floor" in found
-    assert all(t.reason and t.file.endswith(".yaml") for t in found.values())
-
-
-def test_places_are_named_as_a_reader_would_open_them(policies: Path) -> None:
-    (policies / "a.yaml").write_text(f"# comment\n\n{GOOD}")
-
-    found = PolicyFiles("policies/").thresholds()["roc_auc.floor"]
-
-    assert (found.file, found.line) == ("policies/a.yaml", 5)
-
-
-def test_files_are_read_at_each_call(policies: Path) -> None:
-    source = PolicyFiles("policies")
-    assert source.thresholds() == {}
-
-    (policies / "a.yaml").write_text(GOOD)
-    assert source.thresholds()["roc_auc.floor"].value == 0.55
-
-    # Same size and same time of change: what a cache by these two would miss.
-    status = (policies / "a.yaml").stat()
-    (policies / "a.yaml").write_text(GOOD.replace("0.55", "0.65"))
-    os.utime(policies / "a.yaml", ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert source.thresholds()["roc_auc.floor"].value == 0.65
-
-    (policies / "a.yaml").unlink()
-    assert source.thresholds() == {}
-
-
-def test_only_yaml_files_of_the_folder_itself_count(policies: Path) -> None:
-    (policies / "b.yaml").write_text(GOOD.replace("roc_auc", "wape"))
-    (policies / "a.yaml").write_text(GOOD)
-    (policies / "README.md").write_text("not: [yaml")
-    (policies / ".#a.yaml").write_text("an editor's: [lock")
-    (policies / "team").mkdir()
-    (policies / "team" / "c.yaml").write_text("not: [read")
-    (policies / "folder.yaml").mkdir()
-
-    assert list(PolicyFiles("policies").thresholds()) == ["roc_auc.floor", "wape.floor"]
-
-
-def test_a_link_to_nothing_is_not_passed_over(policies: Path) -> None:
-    (policies / "a.yaml").symlink_to(policies / "gone.yaml")
-
-    with pytest.raises(PolicyError, match=r"changed while it was read: .*a\.yaml"):
-        PolicyFiles("policies").thresholds()
-
-
-def test_mounted_files_are_links(policies: Path) -> None:
-    (policies / "..data").mkdir()
-    (policies / "..data" / "a.yaml").write_text(GOOD)
-    (policies / "a.yaml").symlink_to(Path("..data") / "a.yaml")
-
-    assert list(PolicyFiles("policies").thresholds()) == ["roc_auc.floor"]
-
-
-def test_the_same_threshold_in_two_files(policies: Path) -> None:
-    assert error_of(policies, a=GOOD, b=f"# one line down\n{GOOD}") == (
-        "1 problem in the policy files:\n"
-        "  policies/b.yaml:4: thresholds.roc_auc.floor: roc_auc.floor, which policies/a.yaml:3 sets too; "
-        "expected each threshold in one file\n    hint: remove one of the two"
+def test_a_fake_takes_bare_values_and_whole_settings() -> None:
+    source = FakePolicySource(
+        {
+            "roc_auc.floor": 0.55,
+            "approval.roles": ["b", "a"],
+            "wape.margin": setting("wape.margin", 1, severity="warning"),
+        }
     )
 
+    found = source.effective(("any", "pipeline"))
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            in_file("value: 1", "reson: x"),
-            "2 problems in the policy files:\n"
-            "  policies/a.yaml:3: thresholds.a.floor.reason: no reason; expected a text that is not empty\n"
-            "  policies/a.yaml:5: thresholds.a.floor.reson: an unknown field; expected one of value, "
-            "severity, reason\n    hint: did you mean 'reason'?",
-        ),
-        (
-            in_file("value: '0.5'", "reason: x"),
-            "  policies/a.yaml:4: thresholds.a.floor.value: '0.5' (text); expected a finite number, or null "
-            "for a threshold without one\n    hint: remove the quotes",
-        ),
-        (in_file("reason: x"), "a.yaml:3: thresholds.a.floor.value: no value; expected a finite number"),
-        (
-            in_file("value: true", "reason: x"),
-            "a.yaml:4: thresholds.a.floor.value: true (true/false); expected",
-        ),
-        (
-            in_file("value: .nan", "reason: x"),
-            "a.yaml:4: thresholds.a.floor.value: nan (number); expected a fin",
-        ),
-        (in_file("value: -.inf", "reason: x"), "a.yaml:4: thresholds.a.floor.value: -inf (number); expected"),
-        (in_file(f"value: {'9' * 309}", "reason: x"), "a.yaml:4: thresholds.a.floor.value: 999"),
-        (
-            in_file("value: [1]", "reason: x"),
-            "a.yaml:4: thresholds.a.floor.value: a list of 1 item; expected",
-        ),
-        (in_file("value: 15%", "reason: x"), "a.yaml:4: thresholds.a.floor.value: '15%' (text); expected"),
-        (
-            in_file("value: 1", "severity: eror", "reason: x"),
-            "a.yaml:5: thresholds.a.floor.severity: 'eror' (text); expected error or warning\n"
-            "    hint: did you mean 'error'?",
-        ),
-        (in_file("value: 1", "severity:", "reason: x"), "a.yaml:5: thresholds.a.floor.severity: nothing"),
-        (
-            in_file("value: 1", "severity: [error]", "reason: x"),
-            "a.yaml:5: thresholds.a.floor.severity: a list",
-        ),
-        (
-            in_file("value: 1", "reason: ' '"),
-            "a.yaml:5: thresholds.a.floor.reason: ' ' (text); expected a text",
-        ),
-        (in_file("value: 1", "reason: 5"), "a.yaml:5: thresholds.a.floor.reason: 5 (whole number); expected"),
-        (
-            "owner: x\nthresholds:\n  a.floor: 0.5\n",
-            "a.yaml:3: thresholds.a.floor: 0.5 (number); expected a mapping with value, severity, reason",
-        ),
-        (
-            "owner: x\nthresholds:\n  ROC AUC:\n    value: 1\n    reason: x\n",
-            "a.yaml:3: thresholds.ROC AUC: the name 'ROC AUC'; expected lower-case letters",
-        ),
-        (
-            "owner: x\nthresholds:\n",
-            "a.yaml:2: thresholds: nothing (the value is empty); expected a mapping of",
-        ),
-        (
-            "owner: x\nthresholds: []\n",
-            "a.yaml:2: thresholds: an empty list; expected a mapping of thresholds",
-        ),
-        ("owner: x\n", "a.yaml:1: thresholds: no thresholds; expected a mapping of thresholds by name"),
-        ("owner: ''\nthresholds: {}\n", "a.yaml:1: owner: '' (text); expected a text that is not empty"),
-        ("thresholds: {}\n", "a.yaml:1: owner: no owner; expected a text that is not empty"),
-        (
-            "owner: x\ntresholds: {}\n",
-            "a.yaml:2: tresholds: an unknown field; expected one of owner, thresholds\n"
-            "    hint: did you mean 'thresholds'?",
-        ),
-        ("", "a.yaml:1: nothing (the value is empty); expected a mapping with owner, thresholds"),
-        ("- a\n", "a.yaml:1: a list of 1 item; expected a mapping with owner, thresholds"),
-        (
-            f"{GOOD}  roc_auc.floor: 1\n",
-            "a.yaml:6: thresholds.roc_auc.floor: the key 'roc_auc.floor' a second",
-        ),
-        ("owner: [x\n", "a.yaml:1: while parsing a flow sequence"),
-        ("owner: &a x\nthresholds: *a\n", "a.yaml:2: thresholds: the alias *a; expected the value itself"),
-    ],
-)
-def test_errors_name_place_found_and_expected(policies: Path, text: str, message: str) -> None:
-    assert message in error_of(policies, a=text)
+    assert (found.number("roc_auc.floor"), found.names("approval.roles")) == (0.55, ("a", "b"))
+    assert found.settings["wape.margin"].severity == "warning"
+    assert found.flag("material.features") is True
 
 
-def test_all_problems_of_all_files_at_once(policies: Path) -> None:
-    error = error_of(policies, a="owner: 1\nthresholds: 2\n", b="owner: [\n", c=GOOD, d=GOOD, e="")
-
-    lines = [line.partition(": ")[0].strip() for line in error.splitlines() if "policies/" in line.split(":")[0]]
-    assert error.startswith("5 problems in the policy files:")
-    assert lines == [f"policies/{place}" for place in ("a.yaml:1", "a.yaml:2", "b.yaml:1", "d.yaml:3", "e.yaml:1")]
+def test_a_fake_refuses_a_name_that_the_catalogue_lacks() -> None:
+    with pytest.raises(PolicyError, match=r"There is no setting 'roc_auc\.flor'"):
+        FakePolicySource({"roc_auc.flor": 0.55})
 
 
-def test_a_file_with_another_suffix_is_not_passed_over(policies: Path) -> None:
-    (policies / "a.yml").write_text(GOOD)
+def test_the_policies_of_this_repository() -> None:
+    source = PolicyFiles(str(REPOSITORY / "policies"))
 
-    with pytest.raises(PolicyError, match=r"policies/a\.yml: the suffix \.yml; expected the suffix \.yaml\n") as e:
-        PolicyFiles("policies").thresholds()
-    assert "rename it to policies/a.yaml" in str(e.value)
+    flights, births = source.effective(("flights", "arrival_delay")), source.effective(("births", "daily_births"))
+
+    assert {n: flights.number(n) for n in ("roc_auc.floor", "roc_auc.margin", "log_loss.beats_baseline")} == {
+        "roc_auc.floor": 0.55,
+        "roc_auc.margin": 0.02,
+        "log_loss.beats_baseline": 0.0,
+    }
+    assert (births.number("wape.ceiling"), births.number("wape.margin")) == (0.15, 0.005)
+    assert flights.settings["waiver.valid_days"].level == "domain"
+    assert births.settings["waiver.valid_days"].level == "organization"
+    assert flights.names("material.protected_slices") == ("origin",)
+    assert source.people() == {}
+
+
+def test_the_lowest_level_that_sets_a_value_counts(policies: Path) -> None:
+    lay_out(
+        policies,
+        {
+            "organization.yaml": one(0.5),
+            "domains/operations.yaml": one(0.6),
+            "teams/flights.yaml": one(0.7, domain="operations"),
+            "pipelines/flights/arrival_delay.yaml": one(0.8),
+        },
+    )
+    source = PolicyFiles("policies")
+
+    def chain(pipeline: tuple[str, str]) -> list[tuple[str, object, str]]:
+        return [(s.level, s.value, f"{s.file}:{s.line}") for s in source.effective(pipeline).chains["roc_auc.floor"]]
+
+    levels = [
+        ("organization", 0.5, "policies/organization.yaml:4"),
+        ("domain", 0.6, "policies/domains/operations.yaml:4"),
+        ("team", 0.7, "policies/teams/flights.yaml:5"),
+        ("pipeline", 0.8, "policies/pipelines/flights/arrival_delay.yaml:4"),
+    ]
+    assert chain(("flights", "arrival_delay")) == levels
+    assert chain(("flights", "cancellation")) == levels[:3]
+    assert chain(("births", "arrival_delay")) == levels[:1]
+
+
+def test_a_pipelines_file_needs_no_file_of_its_team(policies: Path) -> None:
+    lay_out(policies, {"pipelines/flights/arrival_delay.yaml": one(0.8)})
+
+    assert PolicyFiles("policies").effective(PIPELINE).number("roc_auc.floor") == 0.8
+
+
+def test_a_changed_file_is_seen_at_the_next_call(policies: Path) -> None:
+    source, file = PolicyFiles("policies"), policies / "organization.yaml"
+    file.write_text(GOOD)
+    before = source.effective(PIPELINE)
+    stamp = file.stat()
+
+    file.write_text(GOOD.replace("0.55", "0.65"))
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # same size, same time of change
+
+    after = source.effective(PIPELINE)
+    assert (before.number("roc_auc.floor"), after.number("roc_auc.floor")) == (0.55, 0.65)
+    assert before.digest != after.digest
+    lay_out(policies, {"teams/flights.yaml": one(0.75), "people.yaml": "owner: x\npeople: {olga: {}}\n"})
+    assert source.effective(PIPELINE).number("roc_auc.floor") == 0.75
+    assert list(source.people()) == ["olga"]
+
+
+class RemembersListings(MemoryFileSystem):
+    """A store that remembers listings until it is told to forget them, as clients of object stores do."""
+
+    protocol = "remembering"
+    listings: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("remembering://", "memory://"))
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        if path not in self.listings:
+            self.listings[path] = super().ls(path, detail=detail, **kwargs)
+        return self.listings[path]
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        del path
+        self.listings.clear()
+
+
+def test_a_new_file_is_seen_although_the_client_remembers_listings() -> None:
+    fsspec.register_implementation("remembering", RemembersListings, clobber=True)
+    store, folder = MemoryFileSystem(), f"/policies-{uuid.uuid4().hex}"
+    store.pipe(f"{folder}/organization.yaml", GOOD.encode())
+    source = PolicyFiles(f"remembering://{folder}")
+    before = source.effective(PIPELINE).number("roc_auc.floor")
+
+    store.pipe(f"{folder}/teams/flights.yaml", one(0.7).encode())
+
+    assert (before, source.effective(PIPELINE).number("roc_auc.floor")) == (0.55, 0.7)
+
+
+def test_files_for_readers_and_hidden_ones_are_passed_over(policies: Path) -> None:
+    lay_out(
+        policies,
+        {
+            ".github/workflows/check.yaml": "not: a policy",
+            ".organization.yaml.swp": "\x00",
+            "README.md": "# Ours",
+            "teams/README.md": "# Teams",
+            "CODEOWNERS": "* @ml-platform",
+        },
+    )
+
+    assert PolicyFiles("policies").effective(PIPELINE).settings["approval.needed"].level == "built-in"
+
+
+def test_links_are_followed_as_in_a_mounted_volume(policies: Path) -> None:
+    lay_out(policies, {"..data/teams/flights.yaml": one(0.7)})
+    (policies / "teams").symlink_to(policies / "..data" / "teams")
+
+    assert PolicyFiles("policies").effective(PIPELINE).number("roc_auc.floor") == 0.7
 
 
 def test_a_file_that_is_too_large_is_not_read(policies: Path) -> None:
-    with (policies / "a.yaml").open("wb") as file:
+    with (policies / "people.yaml").open("wb") as file:
         file.truncate(5_000_000_000)  # sparse: reading it would take all memory
 
-    with pytest.raises(PolicyError, match=r"a\.yaml: 5,000,000,000 bytes; expected at most 1,000,000 bytes"):
-        PolicyFiles("policies").thresholds()
+    with pytest.raises(PolicyError, match=r"people\.yaml: 5,000,000,000 bytes; expected at most 1,000,000 bytes"):
+        PolicyFiles("policies").people()
 
 
 def test_a_file_in_another_encoding(policies: Path) -> None:
-    (policies / "a.yaml").write_bytes("owner: x\nthresholds: {} # größer\n".encode("latin-1"))
+    (policies / "organization.yaml").write_bytes("owner: x\nsettings: {} # größer\n".encode("latin-1"))
 
-    with pytest.raises(PolicyError, match=r"a\.yaml:2: the byte 0xf6, which is not UTF-8; expected text in UTF-8"):
-        PolicyFiles("policies").thresholds()
+    with pytest.raises(PolicyError, match=r"organization\.yaml:2: the byte 0xf6, which is not UTF-8; expected text"):
+        PolicyFiles("policies").effective(PIPELINE)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "file.yaml"])
+@pytest.mark.parametrize("name", ["nowhere", "organization.yaml"])
 def test_a_folder_that_does_not_exist_is_not_an_empty_policy(policies: Path, name: str) -> None:
-    (policies / "file.yaml").write_text(GOOD)
-
     with pytest.raises(PolicyError, match=f"The policy folder policies/{name} does not exist"):
-        PolicyFiles(f"policies/{name}").thresholds()
+        PolicyFiles(f"policies/{name}").effective(PIPELINE)
 
 
 def test_an_unknown_protocol() -> None:
     with pytest.raises(PolicyError, match="The policy folder nosuch://x cannot be read: Protocol not known"):
-        PolicyFiles("nosuch://x").thresholds()
+        PolicyFiles("nosuch://x").effective(PIPELINE)
 
 
 def test_making_one_reads_nothing_and_shows_no_secret(policies: Path) -> None:
@@ -284,11 +292,13 @@ def test_making_one_reads_nothing_and_shows_no_secret(policies: Path) -> None:
 
 
 def test_a_relative_folder_stays_where_it_was_named(policies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (policies / "a.yaml").write_text(GOOD)
-    source = PolicyFiles("policies")
+    (policies / "organization.yaml").write_text(GOOD)
+    lay_out(policies.parent, {"trial.yaml": "owner: x\npeople: {tess: {}}\n"})
+    source = PolicyFiles("policies", trial_people="trial.yaml")
     monkeypatch.chdir("/")
 
-    assert list(source.thresholds()) == ["roc_auc.floor"]
+    assert source.effective(PIPELINE).settings["roc_auc.floor"].file == "policies/organization.yaml"
+    assert list(source.people()) == ["tess"]
 
 
 @pytest.mark.parametrize("url", ["ftp://user:hunter2@host/policies", "", "~/policies"])
@@ -296,3 +306,43 @@ def test_a_url_that_cannot_be_meant(url: str) -> None:
     with pytest.raises(PolicyError, match="The policy folder") as caught:
         PolicyFiles(url)
     assert "hunter2" not in str(caught.value)
+
+
+# People
+
+
+def test_people_of_the_trial_file_are_marked(policies: Path) -> None:
+    lay_out(policies, as_files({}, {"olga": person("olga")}))
+    trial = policies.parent / "trial.yaml"
+    source = PolicyFiles("policies", trial_people=str(trial))
+    assert {p.name: p.trial for p in source.people().values()} == {"olga": False}, "the file may be absent"
+
+    trial.write_text(as_files({}, {"tess": person("tess")})["people.yaml"])
+
+    assert {p.name: p.trial for p in source.people().values()} == {"olga": False, "tess": True}
+    assert (source.people()["tess"].file, source.people()["tess"].line) == (str(trial), 3)
+
+
+def test_nobody_takes_the_name_of_another_by_the_trial_file(policies: Path) -> None:
+    lay_out(policies, as_files({}, {"olga": person("olga")}))
+    trial = policies.parent / "trial.yaml"
+    trial.write_text("owner: me\npeople:\n  olga: {roles: [model_reviewer]}\n")
+
+    with pytest.raises(PolicyError) as error:
+        PolicyFiles("policies", trial_people=trial).effective(PIPELINE)
+
+    assert f"{trial}:3: people.olga: the name 'olga', which olga (policies/people.yaml:3) has too" in str(error.value)
+
+
+def test_a_key_is_the_same_in_upper_case(policies: Path) -> None:
+    lay_out(
+        policies,
+        {
+            "people.yaml": "owner: x\npeople:\n"
+            f"  ada: {{keys: [{{ed25519: '{'AB' * 32}', effective_from: 2026-01-01}}]}}\n"
+            f"  bob: {{keys: [{{ed25519: '{'ab' * 32}', effective_from: 2026-01-01}}]}}\n"
+        },
+    )
+
+    with pytest.raises(PolicyError, match=r"people\.yaml:4: people\.bob: the key abababab…, which ada "):
+        PolicyFiles("policies").people()
