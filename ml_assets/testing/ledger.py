@@ -1,35 +1,68 @@
-"""FakeLedger, and LedgerSuite that every ledger passes."""
-# ruff: noqa: D102 - the names of the tests are the sentences
+"""FakeLedger, with the suite that every ledger passes and the examples it is tested with."""
 
-import json
-import re
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, TypeVar
+from datetime import UTC, datetime
 
-import pytest
+from ml_assets.chain import ChainRow, chain_problems, continued
+from ml_assets.errors import LedgerConflictError, LedgerError
+from ml_assets.interfaces import (
+    NO_HASH,
+    AssetPath,
+    ChainHead,
+    ChainProblem,
+    Decision,
+    LedgerView,
+    PipelinePath,
+    Record,
+    RecordKind,
+    Verdict,
+)
+from ml_assets.ledger_rows import (
+    CHAIN_COLUMNS,
+    KINDS,
+    Kind,
+    Row,
+    checked_pipeline,
+    decision_of,
+    decision_row,
+    joined_asset,
+    pipeline_streams,
+    record_of,
+    record_row,
+    stream_name,
+    verdict_of,
+    verdict_row,
+)
+from ml_assets.testing.ledger_examples import ASSET, PIPELINE, decision, record, verdict
+from ml_assets.testing.ledger_suite import LedgerSuite
 
-from ml_assets.errors import LedgerError
-from ml_assets.interfaces import AssetPath, Decision, Ledger, Verdict
+__all__ = ["ASSET", "PIPELINE", "FakeLedger", "LedgerSuite", "decision", "record", "verdict"]
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-Record = TypeVar("Record", Verdict, Decision)
+Tables = dict[Kind, list[Row]]
+_WAIT_SECONDS = 30
 
 
-class FakeLedger:
-    """A ledger in memory, as strict as a database about what it takes."""
+class _FakeRows(ABC):
+    """Reading and appending, wherever the tables are."""
 
-    def __init__(self) -> None:
-        self._verdicts: list[Verdict] = []
-        self._decisions: list[Decision] = []
+    @abstractmethod
+    def _reading(self) -> Tables:
+        """Return the tables as they are now."""
+
+    @abstractmethod
+    def _writing(self, action: str, kind: Kind, rows: Sequence[Row]) -> AbstractContextManager[Tables]:
+        """Enter a block that may append these rows to the tables it is given."""
 
     def record_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Append all of them, or none when one cannot be stored."""
         now = datetime.now(UTC)
-        self._verdicts += [_stored(verdict, now) for verdict in verdicts]
+        rows = [verdict_row(verdict, now) for verdict in verdicts]
+        with self._writing("Recording verdicts", "verdicts", rows) as tables:
+            _append(tables, "verdicts", rows)
 
     def verdicts(
         self,
@@ -40,275 +73,154 @@ class FakeLedger:
         policy_version: str | None = None,
     ) -> list[Verdict]:
         """Return the matching verdicts, oldest first; None matches all."""
-        _check_asset(asset)
-        return [
-            deepcopy(verdict)
-            for verdict in self._verdicts
-            if verdict.asset == asset
-            and partition in {None, verdict.partition}
-            and data_version in {None, verdict.data_version}
-            and policy_version in {None, verdict.policy_version}
-        ]
+        wanted = {"partition": partition, "data_version": data_version, "policy_version": policy_version}
+        return [verdict_of(row) for row in _matching(self._reading()["verdicts"], asset=joined_asset(asset), **wanted)]
 
     def record_decision(self, decision: Decision) -> None:
         """Append one decision."""
-        self._decisions.append(_stored(decision, datetime.now(UTC)))
+        row = decision_row(decision, datetime.now(UTC))
+        with self._writing("Recording a decision", "decisions", [row]) as tables:
+            _append(tables, "decisions", [row])
 
-    def decisions(self, pipeline: tuple[str, str]) -> list[Decision]:
+    def decisions(self, pipeline: PipelinePath) -> list[Decision]:
         """Return the pipeline's decisions, oldest first."""
-        return [deepcopy(decision) for decision in self._decisions if decision.pipeline == pipeline]
+        team, name = pipeline
+        return [decision_of(row) for row in _matching(self._reading()["decisions"], team=team, pipeline=name)]
+
+    def append(self, record: Record, *, after: str | None = None) -> Record:
+        """Append one record and return it with its hashes.
+
+        Raises:
+            LedgerConflictError: If the pipeline's last record is not `after`.
+        """
+        row = record_row(record, datetime.now(UTC))
+        with self._writing(f"Recording the {record.kind}", "records", [row]) as tables:
+            head = _heads(tables, "records").get(stream_name("records", row))
+            found = NO_HASH if head is None else head.row_hash
+            if after is not None and after != found:
+                raise LedgerConflictError(f"The last record has the hash {found}, expected {after}.")
+            return record_of(deepcopy(_append(tables, "records", [row])[0]))
+
+    def records(
+        self, pipeline: PipelinePath, *, kind: RecordKind | None = None, subject: str | None = None
+    ) -> list[Record]:
+        """Return the pipeline's matching records, oldest first; None matches all."""
+        team, name = pipeline
+        wanted = {"team": team, "pipeline": name, "kind": kind, "subject": subject}
+        return [record_of(row) for row in _matching(self._reading()["records"], **wanted)]
+
+    def heads(self, pipeline: PipelinePath | None = None) -> dict[str, ChainHead]:
+        """Return the last row of every stream (of one pipeline) that has any, by the stream's name."""
+        heads = {name: head for kind in KINDS for name, head in _heads(self._reading(), kind).items()}
+        wanted = heads.keys() if pipeline is None else pipeline_streams(pipeline).values()
+        return {name: heads[name] for name in sorted(wanted) if name in heads}
 
 
-def _stored(record: Record, now: datetime) -> Record:
-    """Return a copy as a database would give it back, or refuse what one would refuse."""
-    recorded_at = record.recorded_at or now
-    if recorded_at.utcoffset() is None:
-        raise LedgerError(f"recorded_at is {recorded_at.isoformat()} without a time zone; expected UTC.")
-    if isinstance(record, Verdict):
-        _check_asset(record.asset)
-    for name, value in vars(record).items():
-        if isinstance(value, str) and _UNSTORABLE.search(value):
-            raise LedgerError(f"{name} is {value!r}, which holds a character that databases cannot store.")
-    try:
-        evidence = json.loads(json.dumps(dict(record.evidence), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise LedgerError(f"The evidence is not JSON: {error}.") from error
-    return replace(record, recorded_at=recorded_at.astimezone(UTC), evidence=evidence)
+class FakeLedger(_FakeRows):
+    """A ledger in memory, as strict as a database about what it takes.
+
+    Args:
+        wait_seconds: How long a write waits for another thread's exclusive transaction.
+    """
+
+    def __init__(self, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self.tables: Tables = {kind: [] for kind in KINDS}
+        self._wait_seconds = wait_seconds
+        self._lock = threading.RLock()
+        self._exclusive: PipelinePath | None = None
+
+    def hash_at(self, stream: str, position: int) -> str | None:
+        """Return the hash of the row at a position of a stream, or None when there is no such row."""
+        rows = (row for kind in KINDS for row in self.tables[kind])
+        return next((r["row_hash"] for r in rows if (r["stream"], r["position"]) == (stream, position)), None)
+
+    def verify(self, pipeline: PipelinePath | None = None) -> list[ChainProblem]:
+        """Walk the chains (of one pipeline) and return every row that is not what was recorded."""
+        problems: list[ChainProblem] = []
+        for kind in KINDS:
+            own = None if pipeline is None else pipeline_streams(pipeline)[kind]
+            rows = [_chain_row(n, row) for n, row in enumerate(self.tables[kind]) if own in {None, row["stream"]}]
+            rows.sort(key=lambda row: (row.stream, row.position, row.sequence))
+            problems += chain_problems(kind, rows)
+        return problems
+
+    @contextmanager
+    def exclusive(self, pipeline: PipelinePath) -> Iterator[LedgerView]:
+        """Enter one transaction that excludes every other thread's writes; nothing is kept when the block raises."""
+        checked_pipeline(pipeline)
+        with self._changing("The exclusive transaction") as tables:
+            self._exclusive = pipeline
+            view = _FakeView(tables, pipeline)
+            try:
+                yield view
+            finally:
+                view.ended = True
+                self._exclusive = None
+
+    def _reading(self) -> Tables:
+        return self.tables
+
+    def _writing(self, action: str, kind: Kind, rows: Sequence[Row]) -> AbstractContextManager[Tables]:
+        del kind, rows
+        return self._changing(action)
+
+    @contextmanager
+    def _changing(self, action: str) -> Iterator[Tables]:
+        """Yield a copy of the tables that takes their place when the block ends well."""
+        if not self._lock.acquire(timeout=self._wait_seconds):
+            raise LedgerError(f"{action} failed: it waited {self._wait_seconds:g} seconds for another one.")
+        try:
+            if self._exclusive is not None:
+                raise LedgerError(
+                    f"{action} was asked of the ledger inside this thread's own exclusive transaction of "
+                    f"{'/'.join(self._exclusive)}. Use the view that `exclusive` gave."
+                )
+            tables: Tables = {kind: list(rows) for kind, rows in self.tables.items()}
+            yield tables
+            self.tables = tables
+        finally:
+            self._lock.release()
 
 
-def _check_asset(asset: AssetPath) -> None:
-    if not asset or any(not segment or "/" in segment for segment in asset):
-        raise LedgerError(f"The asset path {asset!r} cannot be stored in the ledger.")
+class _FakeView(_FakeRows):
+    """The view of an exclusive transaction, on a copy of the tables."""
+
+    def __init__(self, tables: Tables, pipeline: PipelinePath) -> None:
+        self._tables, self._pipeline, self.ended = tables, pipeline, False
+
+    def _reading(self) -> Tables:
+        if self.ended:
+            raise LedgerError(f"The exclusive transaction of {'/'.join(self._pipeline)} has ended.")
+        return self._tables
+
+    @contextmanager
+    def _writing(self, action: str, kind: Kind, rows: Sequence[Row]) -> Iterator[Tables]:
+        for row in rows:
+            if stream_name(kind, row) != pipeline_streams(self._pipeline)[kind]:
+                raise LedgerError(
+                    f"{action}: the exclusive transaction of {'/'.join(self._pipeline)} cannot append to "
+                    f"{stream_name(kind, row)}."
+                )
+        yield self._reading()
 
 
-ASSET = ("flights", "arrival_delay", "raw_data")
-PIPELINE = ("flights", "arrival_delay")
+def _append(tables: Tables, kind: Kind, rows: Iterable[Row]) -> list[Row]:
+    chained = continued(kind, rows, _heads(tables, kind))
+    tables[kind] += chained
+    return chained
 
 
-def verdict(**changes: Any) -> Verdict:
-    """Return a verdict to test with, changed in the given fields."""
-    fields: dict[str, Any] = {
-        "asset": ASSET,
-        "partition": "EWR|2013-01",
-        "data_version": "d" * 64,
-        "policy_version": "p" * 64,
-        "check": "expectations",
-        "outcome": "passed",
-        "severity": "error",
-        "reason": "All 12 expectations hold.",
-        "run_id": "run-1",
-    }
-    return Verdict(**fields | changes)
+def _heads(tables: Tables, kind: Kind) -> dict[str, ChainHead]:
+    return {row["stream"]: ChainHead(position=row["position"], row_hash=row["row_hash"]) for row in tables[kind]}
 
 
-def decision(**changes: Any) -> Decision:
-    """Return a decision to test with, changed in the given fields."""
-    fields: dict[str, Any] = {
-        "pipeline": PIPELINE,
-        "partition": "2013-02",
-        "outcome": "promoted",
-        "reason": "ROC AUC 0.712 against 0.698.",
-        "model_name": "flights.arrival_delay",
-        "model_version": "3",
-        "champion_version": "2",
-        "data_version": "e" * 64,
-        "policy_version": "p" * 64,
-        "run_id": "run-1",
-    }
-    return Decision(**fields | changes)
+def _matching(rows: Iterable[Row], **wanted: str | None) -> list[Row]:
+    """Return copies of the rows with the wanted values; None matches all."""
+    asked = {name: value for name, value in wanted.items() if value is not None}
+    return [deepcopy(row) for row in rows if all(row[name] == value for name, value in asked.items())]
 
 
-class LedgerSuite:
-    """What every ledger does; subclass it and provide a fixture `ledger` that is empty for each test."""
-
-    def test_a_verdict_comes_back_as_it_was_recorded(self, ledger: Ledger) -> None:
-        at = datetime(2013, 2, 1, 12, 30, 15, 123456, tzinfo=UTC)
-        given = verdict(evidence={"auc": 0.1 + 0.2, "n": 12, "ok": True, "none": None}, recorded_at=at)
-
-        ledger.record_verdicts([given])
-
-        assert ledger.verdicts(ASSET) == [given]
-
-    def test_a_decision_comes_back_as_it_was_recorded(self, ledger: Ledger) -> None:
-        at = datetime(2013, 2, 1, tzinfo=UTC)
-        given = decision(evidence={"difference": {"low": -0.01, "high": 0.03}}, recorded_at=at)
-
-        ledger.record_decision(given)
-
-        assert ledger.decisions(PIPELINE) == [given]
-
-    def test_versions_of_a_decision_may_be_none(self, ledger: Ledger) -> None:
-        ledger.record_decision(decision(outcome="refused", model_version=None, champion_version=None))
-
-        (found,) = ledger.decisions(PIPELINE)
-        assert (found.model_version, found.champion_version) == (None, None)
-
-    def test_the_ledger_sets_the_time_when_none_is_given(self, ledger: Ledger) -> None:
-        before = datetime.now(UTC)
-        ledger.record_verdicts([verdict()])
-        ledger.record_decision(decision())
-        after = datetime.now(UTC)
-
-        for found in (ledger.verdicts(ASSET)[0].recorded_at, ledger.decisions(PIPELINE)[0].recorded_at):
-            assert found is not None
-            assert before <= found <= after
-            assert found.tzinfo is UTC
-
-    def test_times_are_kept_as_instants_in_utc(self, ledger: Ledger) -> None:
-        at = datetime(2013, 2, 1, 1, 0, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-
-        ledger.record_verdicts([verdict(recorded_at=at)])
-        ledger.record_decision(decision(recorded_at=at))
-
-        for found in (ledger.verdicts(ASSET)[0].recorded_at, ledger.decisions(PIPELINE)[0].recorded_at):
-            assert found is not None
-            assert found.isoformat() == "2013-01-31T19:30:00+00:00"
-
-    def test_a_time_without_zone_is_refused(self, ledger: Ledger) -> None:
-        naive = datetime(2013, 2, 1)  # noqa: DTZ001 the mistake under test
-
-        with pytest.raises(LedgerError, match="2013-02-01T00:00:00 without a time zone"):
-            ledger.record_verdicts([verdict(recorded_at=naive)])
-        with pytest.raises(LedgerError, match="2013-02-01T00:00:00 without a time zone"):
-            ledger.record_decision(decision(recorded_at=naive))
-
-    def test_order_is_the_order_of_recording(self, ledger: Ledger) -> None:
-        late, early = datetime(2014, 1, 1, tzinfo=UTC), datetime(2013, 1, 1, tzinfo=UTC)
-        ledger.record_verdicts([verdict(check=f"c{n}", recorded_at=late) for n in range(12)])
-        ledger.record_verdicts([verdict(check="c12", recorded_at=early)])
-        for n in range(3):
-            ledger.record_decision(decision(run_id=f"run-{n}"))
-
-        assert [found.check for found in ledger.verdicts(ASSET)] == [f"c{n}" for n in range(13)]
-        assert [found.run_id for found in ledger.decisions(PIPELINE)] == ["run-0", "run-1", "run-2"]
-
-    def test_the_same_verdict_twice_is_two_rows(self, ledger: Ledger) -> None:
-        ledger.record_verdicts([verdict(), verdict()])
-        ledger.record_verdicts([verdict()])
-
-        assert len(ledger.verdicts(ASSET)) == 3
-
-    def test_filters(self, ledger: Ledger) -> None:
-        rows = [
-            verdict(check=f"{p}{d}{v}", partition=p, data_version=d, policy_version=v)
-            for p in "ab"
-            for d in "12"
-            for v in "xy"
-        ]
-        ledger.record_verdicts(rows)
-
-        def found(*args: Any, **kwargs: Any) -> list[str]:
-            return [row.check for row in ledger.verdicts(ASSET, *args, **kwargs)]
-
-        assert len(found()) == 8
-        assert found("a") == ["a1x", "a1y", "a2x", "a2y"]
-        assert found("b", data_version="2") == ["b2x", "b2y"]
-        assert found("b", data_version="2", policy_version="y") == ["b2y"]
-        assert found(policy_version="x") == ["a1x", "a2x", "b1x", "b2x"]
-        assert found(data_version="3") == []
-        assert found("") == []
-
-    def test_assets_and_pipelines_are_matched_whole(self, ledger: Ledger) -> None:
-        ledger.record_verdicts([verdict(), verdict(asset=("flights", "arrival_delay"))])
-        ledger.record_decision(decision())
-
-        assert len(ledger.verdicts(ASSET)) == 1
-        assert ledger.verdicts(("flights",)) == []
-        assert ledger.verdicts(("flights", "arrival_delay", "raw%data")) == []
-        assert ledger.verdicts(("Flights", "arrival_delay", "raw_data")) == []
-        assert ledger.decisions(("flights", "arrival")) == []
-        assert ledger.decisions(("births", "arrival_delay")) == []
-
-    def test_segments_with_a_dot_or_space_are_kept_apart(self, ledger: Ledger) -> None:
-        path = ("team a", "p.1", "models", "größe")
-        ledger.record_verdicts([verdict(asset=path)])
-
-        assert [found.asset for found in ledger.verdicts(path)] == [path]
-
-    @pytest.mark.parametrize("asset", [(), ("",), ("a", ""), ("a/b",), ("a", "b/c")])
-    def test_an_asset_path_that_is_ambiguous_is_refused(self, ledger: Ledger, asset: AssetPath) -> None:
-        with pytest.raises(LedgerError, match=r"asset path .* cannot be stored"):
-            ledger.record_verdicts([verdict(asset=asset)])
-        with pytest.raises(LedgerError, match=r"asset path .* cannot be stored"):
-            ledger.verdicts(asset)
-
-    @pytest.mark.parametrize(
-        "text",
-        ["", "naïve 東京 🚀", 'it\'s "quoted"; DROP TABLE verdicts; --', "%s %(x)s :x ? \\", "a\n\tb" * 4000],
-        ids=["empty", "unicode", "quotes", "placeholders", "long"],
-    )
-    def test_any_text_is_kept(self, ledger: Ledger, text: str) -> None:
-        given = verdict(reason=text, evidence={"text": text, text: [text]})
-        ledger.record_verdicts([given])
-        ledger.record_decision(decision(reason=text))
-
-        (found,) = ledger.verdicts(ASSET)
-        assert (found.reason, found.evidence) == (text, given.evidence)
-        assert ledger.decisions(PIPELINE)[0].reason == text
-
-    @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b"], ids=["nul", "surrogate"])
-    def test_text_that_databases_cannot_hold_is_refused_outside_evidence(self, ledger: Ledger, text: str) -> None:
-        with pytest.raises(LedgerError, match="holds a character that databases cannot store"):
-            ledger.record_verdicts([verdict(reason=text)])
-        with pytest.raises(LedgerError, match="holds a character that databases cannot store"):
-            ledger.record_decision(decision(reason=text))
-
-        ledger.record_verdicts([verdict(evidence={"sample": text})])
-        assert ledger.verdicts(ASSET)[0].evidence == {"sample": text}
-
-    def test_numbers_in_evidence_are_exact(self, ledger: Ledger) -> None:
-        evidence = {
-            "third": 1 / 3,
-            "tiny": 5e-324,
-            "huge": 1.7976931348623157e308,
-            "big": 2**70,
-            "zero": -0.0,
-        }
-        ledger.record_verdicts([verdict(evidence=evidence)])
-
-        found = ledger.verdicts(ASSET)[0].evidence
-        assert {name: repr(value) for name, value in found.items()} == {
-            name: repr(value) for name, value in evidence.items()
-        }
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, datetime(2013, 1, 1, tzinfo=UTC)])
-    def test_evidence_that_is_not_json_is_refused(self, ledger: Ledger, value: Any) -> None:
-        with pytest.raises(LedgerError, match=r"evidence .*is not JSON"):
-            ledger.record_decision(decision(evidence={"x": [value]}))
-
-        assert ledger.decisions(PIPELINE) == []
-
-    def test_verdicts_are_recorded_all_or_none(self, ledger: Ledger) -> None:
-        with pytest.raises(LedgerError):
-            ledger.record_verdicts([verdict(), verdict(evidence={"x": float("nan")})])
-
-        assert ledger.verdicts(ASSET) == []
-
-    def test_no_verdicts_is_no_mistake(self, ledger: Ledger) -> None:
-        ledger.record_verdicts([])
-
-        assert ledger.verdicts(ASSET) == []
-
-    def test_a_record_is_not_changed_by_its_writer_or_reader(self, ledger: Ledger) -> None:
-        evidence: dict[str, Any] = {"list": [1]}
-        ledger.record_verdicts([verdict(evidence=evidence)])
-        evidence["list"].append(2)
-
-        found: dict[str, Any] = dict(ledger.verdicts(ASSET)[0].evidence)
-        assert found == {"list": [1]}
-        found["list"].append(3)
-        assert ledger.verdicts(ASSET)[0].evidence == {"list": [1]}
-
-    def test_threads_lose_nothing(self, ledger: Ledger) -> None:
-        def write(thread: int) -> None:
-            for n in range(10):
-                ledger.record_verdicts([verdict(check=f"{thread}-{n}"), verdict(check=f"{thread}-{n}+")])
-
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(write, range(8)))
-
-        found = [row.check for row in ledger.verdicts(ASSET)]
-        assert len(found) == len(set(found)) == 160
-        for thread in range(8):
-            own = [check for check in found if check.startswith(f"{thread}-")]
-            assert own == [f"{thread}-{n}{end}" for n in range(10) for end in ("", "+")]
+def _chain_row(sequence: int, row: Row) -> ChainRow:
+    place = {name: row[name] for name in CHAIN_COLUMNS - {"sequence"}}
+    content = {name: value for name, value in row.items() if name not in CHAIN_COLUMNS}
+    return ChainRow(sequence=sequence, content=content, **place)

@@ -1,7 +1,7 @@
 """Opens the ledger's database: an engine for one process, and the schema at this release's revision."""
 
 import fcntl
-import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,11 +12,17 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from ml_assets.errors import LedgerError
+from ml_assets.ledger_rows import canonical_json
 from resources.ledger.address import LedgerAddress
 from resources.ledger.tables import REVISIONS, VERSION_TABLE
 
 BUSY_TIMEOUT_SECONDS = 30
+WRITE_OPTION = "ledger_wait_seconds"
+"""Execution option of a transaction that writes: how long it waits for the writer before it."""
+
 _SCHEMA_LOCK_TIMEOUT_SECONDS = 60
+_LONGEST_PAUSE_SECONDS = 0.01
+_SHORTEST_PAUSE_SECONDS = 0.0005
 _POSTGRES_LOCK = 0x6D6C5F6C65646772  # "ml_ledgr": the advisory lock's number, which is any constant
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -38,7 +44,7 @@ def open_engine(address: LedgerAddress) -> sa.Engine:
 
 def _create_engine(address: LedgerAddress) -> sa.Engine:
     # Parameters are hidden because evidence may hold rows of data, and errors end up in logs.
-    options: dict[str, Any] = {"json_serializer": to_json, "hide_parameters": True}
+    options: dict[str, Any] = {"json_serializer": canonical_json, "hide_parameters": True}
     if address.file is None:
         try:
             return sa.create_engine(
@@ -46,6 +52,7 @@ def _create_engine(address: LedgerAddress) -> sa.Engine:
                 pool_size=1,
                 max_overflow=20,
                 pool_pre_ping=True,
+                isolation_level="READ COMMITTED",  # what is read after waiting for a lock must be of after the wait
                 connect_args={} if "connect_timeout=" in address.url else {"connect_timeout": 10},
                 **options,
             )
@@ -66,16 +73,6 @@ def _create_engine(address: LedgerAddress) -> sa.Engine:
     return engine
 
 
-def to_json(value: Any) -> str:
-    """Return the one JSON text of a value: sorted keys, no spaces, no NaN.
-
-    Raises:
-        ValueError: If it holds NaN or an infinity.
-        TypeError: If it holds something that JSON has no form for.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def _leave_transactions_to_us(dbapi_connection: Any, _record: Any) -> None:
     # Python's driver would begin late and leave schema changes outside of the transaction.
     dbapi_connection.isolation_level = None
@@ -83,8 +80,31 @@ def _leave_transactions_to_us(dbapi_connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     # IMMEDIATE waits for the writer before us; a read that turns into a write later would fail instead.
-    write = connection.get_execution_options().get("ledger_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    wait_seconds = connection.get_execution_options().get(WRITE_OPTION)
+    if wait_seconds is None:
+        connection.exec_driver_sql("BEGIN")
+    else:
+        _begin_immediate(connection.connection.driver_connection, wait_seconds)
+
+
+def _begin_immediate(raw: Any, wait_seconds: float) -> None:
+    """Wait to be the only writer, and ask the more often the longer we wait.
+
+    SQLite's own waiting ends up asking ten times a second, whoever has waited how long: next to writers that
+    follow each other closely, one could wait until its time is over.
+    """
+    begun = time.monotonic()
+    raw.execute("PRAGMA busy_timeout = 0")
+    while True:
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+            break
+        except sqlite3.OperationalError as error:
+            waited = time.monotonic() - begun
+            if "locked" not in str(error) or waited >= wait_seconds:
+                raise
+            time.sleep(max(_LONGEST_PAUSE_SECONDS * (1 - waited / (wait_seconds / 2)), _SHORTEST_PAUSE_SECONDS))
+    raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
 
 
 def _ensure_sqlite(engine: sa.Engine, address: LedgerAddress, file: Path) -> None:
@@ -97,7 +117,7 @@ def _ensure_sqlite(engine: sa.Engine, address: LedgerAddress, file: Path) -> Non
         with _file_lock(file.with_name(f"{file.name}.lock"), address):
             with closing(engine.raw_connection()) as raw:  # the mode cannot change in a transaction
                 raw.cursor().execute("PRAGMA journal_mode=WAL")
-            with engine.execution_options(ledger_write=True).begin() as connection:
+            with engine.execution_options(**{WRITE_OPTION: _SCHEMA_LOCK_TIMEOUT_SECONDS}).begin() as connection:
                 _upgrade(connection, address)
     except OSError as error:
         raise LedgerError(

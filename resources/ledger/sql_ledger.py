@@ -1,18 +1,39 @@
-"""SqlLedger: verdicts and decisions as append-only rows in SQLite or Postgres."""
+"""SqlLedger: verdicts, decisions and records as append-only, hash-chained rows in SQLite or Postgres."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_assets.errors import LedgerError
-from ml_assets.interfaces import AssetPath, Decision, Verdict
+from ml_assets.interfaces import (
+    AssetPath,
+    ChainHead,
+    ChainProblem,
+    Decision,
+    LedgerView,
+    PipelinePath,
+    Record,
+    RecordKind,
+    Verdict,
+)
+from ml_assets.ledger_rows import (
+    KINDS,
+    Kind,
+    Row,
+    checked_pipeline,
+    decision_row,
+    joined_asset,
+    record_row,
+    stream_name,
+    verdict_row,
+)
 from resources.ledger.address import parse_address
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-    from sqlalchemy.exc import SQLAlchemyError
+    from resources.ledger.transactions import Transactions
+
+_WAIT_SECONDS = 30
 
 
 class SqlLedger:
@@ -22,14 +43,15 @@ class SqlLedger:
 
     Args:
         url: `sqlite:///folder/ledger.db` or `postgresql://user:password@host:5432/database`.
+        wait_seconds: How long a write waits for the write or exclusive transaction before it.
 
     Raises:
         LedgerError: If the URL has another form. The database is not touched here.
     """
 
-    def __init__(self, url: str) -> None:
-        self._address = parse_address(url)
-        self._engines: dict[int, sa.Engine] = {}
+    def __init__(self, url: str, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self._address, self._wait_seconds = parse_address(url), wait_seconds
+        self._opened: dict[str, Transactions] = {}
 
     def __repr__(self) -> str:
         return f"SqlLedger({self._address.shown!r})"
@@ -42,13 +64,7 @@ class SqlLedger:
                 database cannot be written.
         """
         now = datetime.now(UTC)
-        rows = [_verdict_row(verdict, now) for verdict in verdicts]
-        if not rows:
-            return
-        from resources.ledger import tables
-
-        with self._transaction("Recording verdicts", write=True) as connection:
-            connection.execute(tables.verdicts.insert(), rows)
+        self._append("Recording verdicts", "verdicts", [verdict_row(verdict, now) for verdict in verdicts])
 
     def verdicts(
         self,
@@ -63,16 +79,11 @@ class SqlLedger:
         Raises:
             LedgerError: If the database cannot be read.
         """
-        filters = {"partition": partition, "data_version": data_version, "policy_version": policy_version}
-        from resources.ledger import tables
+        joined_asset(asset)
+        with self._transactions().reading("Reading verdicts") as connection:
+            from resources.ledger.statements import read_verdicts
 
-        with self._transaction("Reading verdicts") as connection:
-            table = tables.verdicts
-            query = table.select().where(table.c.asset == _joined(asset)).order_by(table.c.sequence)
-            for name, value in filters.items():
-                if value is not None:
-                    query = query.where(table.c[name] == value)
-            return [_verdict(row) for row in connection.execute(query).mappings()]
+            return read_verdicts(connection, asset, partition, data_version, policy_version)
 
     def record_decision(self, decision: Decision) -> None:
         """Append one decision.
@@ -80,166 +91,132 @@ class SqlLedger:
         Raises:
             LedgerError: If a field cannot be stored, or the database cannot be written.
         """
-        row = _decision_row(decision, datetime.now(UTC))
-        from resources.ledger import tables
+        self._append("Recording a decision", "decisions", [decision_row(decision, datetime.now(UTC))])
 
-        with self._transaction("Recording a decision", write=True) as connection:
-            connection.execute(tables.decisions.insert(), [row])
-
-    def decisions(self, pipeline: tuple[str, str]) -> list[Decision]:
+    def decisions(self, pipeline: PipelinePath) -> list[Decision]:
         """Return the pipeline's decisions, oldest first.
 
         Raises:
             LedgerError: If the database cannot be read.
         """
-        team, name = pipeline
-        from resources.ledger import tables
+        with self._transactions().reading("Reading decisions") as connection:
+            from resources.ledger.statements import read_decisions
 
-        with self._transaction("Reading decisions") as connection:
-            table = tables.decisions
-            query = table.select().where(table.c.team == team, table.c.pipeline == name)
-            rows = connection.execute(query.order_by(table.c.sequence)).mappings()
-            return [_decision(row) for row in rows]
+            return read_decisions(connection, pipeline)
+
+    def append(self, record: Record, *, after: str | None = None) -> Record:
+        """Append one record and return it with its hashes.
+
+        Args:
+            record: What to record; its hashes are ignored.
+            after: Hash that the pipeline's last record must still have (`NO_HASH` when there is none).
+
+        Raises:
+            LedgerConflictError: If another record came in between.
+            LedgerError: If a field cannot be stored, or the database cannot be written.
+        """
+        row = record_row(record, datetime.now(UTC))
+        with self._transactions().writing(f"Recording the {record.kind}", ["/".join(record.pipeline)]) as connection:
+            from resources.ledger.statements import append_record
+
+            return append_record(connection, row, after)
+
+    def records(
+        self, pipeline: PipelinePath, *, kind: RecordKind | None = None, subject: str | None = None
+    ) -> list[Record]:
+        """Return the pipeline's matching records, oldest first; None matches all.
+
+        Raises:
+            LedgerError: If the database cannot be read.
+        """
+        with self._transactions().reading("Reading records") as connection:
+            from resources.ledger.statements import read_records
+
+            return read_records(connection, pipeline, kind, subject)
+
+    def heads(self, pipeline: PipelinePath | None = None) -> dict[str, ChainHead]:
+        """Return the last row of every stream (of one pipeline) that has any, by the stream's name.
+
+        Raises:
+            LedgerError: If the database cannot be read.
+        """
+        with self._transactions().reading("Reading the heads") as connection:
+            from resources.ledger.statements import read_heads
+
+            return read_heads(connection, pipeline)
+
+    def hash_at(self, stream: str, position: int) -> str | None:
+        """Return the hash of the row at a position of a stream, or None when there is no such row.
+
+        Raises:
+            LedgerError: If the database cannot be read.
+        """
+        kind: Kind | None = next((kind for kind in KINDS if stream.startswith(f"{kind}/")), None)
+        if kind is None:
+            return None
+        with self._transactions().reading("Reading a hash") as connection:
+            from resources.ledger.statements import read_hash
+
+            return read_hash(connection, kind, stream, position)
+
+    def verify(self, pipeline: PipelinePath | None = None) -> list[ChainProblem]:
+        """Walk the chains (of one pipeline) and return every row that was changed, removed, reordered or inserted.
+
+        Rows are read some thousands at a time, and appending goes on meanwhile.
+
+        Raises:
+            LedgerError: If the database cannot be read.
+        """
+        with self._transactions().reading("Verifying the chains") as connection:
+            from resources.ledger.verification import chain_problems_in
+
+            return [problem for kind in KINDS for problem in chain_problems_in(connection, kind, pipeline)]
+
+    @contextmanager
+    def exclusive(self, pipeline: PipelinePath) -> Iterator[LedgerView]:
+        """Enter one transaction that no other process' exclusive or write of this pipeline overlaps.
+
+        What is read in it stays true until it ends; what is appended in it is committed when the block ends, and
+        not at all when the block raises or the process dies. On SQLite writes of every pipeline wait for it.
+
+        Raises:
+            LedgerError: If another one lasts longer than `wait_seconds`, this thread is in one already, or the
+                database refuses.
+        """
+        from resources.ledger.view import ExclusiveView
+
+        name = "/".join(checked_pipeline(pipeline))
+        transactions = self._transactions()
+        with transactions.exclusive(name) as connection:
+            view = ExclusiveView(connection, pipeline, transactions.explaining)
+            try:
+                yield view
+            finally:
+                view.end()
+            if view.failed is not None:
+                raise LedgerError(
+                    f"Nothing of the exclusive transaction of {name} was recorded, since one step of it failed: "
+                    f"{view.failed}"
+                ) from view.failed
 
     def close(self) -> None:
         """Close this process's idle connections; a later call opens new ones."""
-        engine = self._engines.pop(os.getpid(), None)
-        if engine is not None:
-            engine.dispose()
+        for transactions in self._opened.values():
+            transactions.close()
 
-    @contextmanager
-    def _transaction(self, action: str, *, write: bool = False) -> Iterator["sa.Connection"]:
-        """Yield a connection in a transaction, and explain what the database refuses."""
-        from sqlalchemy.exc import SQLAlchemyError
+    def _append(self, action: str, kind: Kind, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        owners = {stream_name(kind, row).removeprefix(f"{kind}/") for row in rows}
+        with self._transactions().writing(action, owners) as connection:
+            from resources.ledger.statements import append_rows
 
-        try:
-            with self._engine().execution_options(ledger_write=write).begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise self._explained(action, error) from error
+            append_rows(connection, kind, rows)
 
-    def _engine(self) -> "sa.Engine":
-        """Return this process's engine; two threads that come first at once may each make one, harmlessly."""
-        pid = os.getpid()
-        engine = self._engines.get(pid)
-        if engine is None:
-            from resources.ledger.schema import open_engine
+    def _transactions(self) -> "Transactions":
+        """Return what this ledger's threads share; of two that come first at once, both get the same."""
+        if not self._opened:
+            from resources.ledger.transactions import Transactions
 
-            for inherited in self._engines.values():
-                inherited.dispose(close=False)  # the sockets belong to the parent process
-            engine = open_engine(self._address)
-            self._engines = {pid: engine}
-        return engine
-
-    def _explained(self, action: str, error: "SQLAlchemyError") -> LedgerError:
-        from sqlalchemy.exc import OperationalError
-
-        cause = " ".join(str(getattr(error, "orig", None) or error).split())
-        if self._address.file is None:
-            connecting = isinstance(error, OperationalError)
-            hint = "that the server runs and the URL is right" if connecting else "its user may create tables"
-            hint = f"Check {hint}."
-        elif "locked" in cause:
-            hint = f"Another process wrote for more than 30 seconds; find it with: fuser {self._address.file}"
-        else:
-            hint = "Check that the file is a ledger, its folder can be written, and the disk has room."
-        return LedgerError(f"{action} failed in the ledger at {self._address.shown}: {cause}. {hint}")
-
-
-def _verdict_row(verdict: Verdict, now: datetime) -> dict[str, Any]:
-    what = f"the verdict of {verdict.check!r} on {verdict.asset}"
-    row = {
-        "recorded_at": _instant(verdict.recorded_at, now, what),
-        "asset": _joined(verdict.asset),
-        "partition": verdict.partition,
-        "data_version": verdict.data_version,
-        "policy_version": verdict.policy_version,
-        "check_name": verdict.check,
-        "outcome": verdict.outcome,
-        "severity": verdict.severity,
-        "reason": verdict.reason,
-        "run_id": verdict.run_id,
-    }
-    return _checked_texts(row, what) | {"evidence": _checked_evidence(verdict.evidence, what)}
-
-
-def _verdict(row: Mapping[Any, Any]) -> Verdict:
-    fields = {name: value for name, value in row.items() if name not in {"sequence", "asset", "check_name"}}
-    return Verdict(asset=tuple(row["asset"].split("/")), check=row["check_name"], **fields)
-
-
-def _decision_row(decision: Decision, now: datetime) -> dict[str, Any]:
-    what = f"the decision on {decision.pipeline}, {decision.partition}"
-    row = {
-        "recorded_at": _instant(decision.recorded_at, now, what),
-        "team": decision.pipeline[0],
-        "pipeline": decision.pipeline[1],
-        "partition": decision.partition,
-        "outcome": decision.outcome,
-        "reason": decision.reason,
-        "model_name": decision.model_name,
-        "model_version": decision.model_version,
-        "champion_version": decision.champion_version,
-        "data_version": decision.data_version,
-        "policy_version": decision.policy_version,
-        "run_id": decision.run_id,
-    }
-    return _checked_texts(row, what) | {"evidence": _checked_evidence(decision.evidence, what)}
-
-
-def _decision(row: Mapping[Any, Any]) -> Decision:
-    fields = {name: value for name, value in row.items() if name not in {"sequence", "team", "pipeline"}}
-    return Decision(pipeline=(row["team"], row["pipeline"]), **fields)
-
-
-def _joined(asset: AssetPath) -> str:
-    if not asset or any(not segment or "/" in segment for segment in asset):
-        raise LedgerError(
-            f"The asset path {asset!r} cannot be stored in the ledger. Expected at least one segment, none "
-            "of them empty or with a '/'."
-        )
-    return "/".join(asset)
-
-
-def _instant(recorded_at: datetime | None, now: datetime, what: str) -> datetime:
-    if recorded_at is None:
-        return now
-    if recorded_at.utcoffset() is None:
-        raise LedgerError(
-            f"recorded_at of {what} is {recorded_at.isoformat()} without a time zone. Expected UTC, or None."
-        )
-    return recorded_at
-
-
-def _checked_texts(row: dict[str, Any], what: str) -> dict[str, Any]:
-    """Return the row; refuse texts that one of the databases cannot hold."""
-    for name, value in row.items():
-        if isinstance(value, str) and ("\x00" in value or not _encodes(value)):
-            raise LedgerError(
-                f"{name} of {what} is {value[:80]!r}, which holds a character that databases cannot store. "
-                "Expected text without NUL and lone surrogates; write such values with repr()."
-            )
-    return row
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _checked_evidence(evidence: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the evidence as a dict; refuse what is not JSON before a transaction begins."""
-    from resources.ledger.schema import to_json
-
-    plain = dict(evidence)
-    try:
-        to_json(plain)
-    except (TypeError, ValueError) as error:
-        raise LedgerError(
-            f"The evidence of {what} is not JSON: {error}. Expected dicts with text keys, lists, text, "
-            "finite numbers, booleans and None; write None for a number that is not defined."
-        ) from error
-    return plain
+            self._opened.setdefault("one", Transactions(self._address, self._wait_seconds))
+        return self._opened["one"]

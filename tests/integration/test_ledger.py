@@ -16,7 +16,7 @@ from sqlalchemy import exc as sa_exc
 
 from ml_assets.errors import LedgerError
 from ml_assets.interfaces import Ledger
-from ml_assets.testing.ledger import ASSET, PIPELINE, LedgerSuite, decision, verdict
+from ml_assets.testing.ledger import ASSET, PIPELINE, LedgerSuite, decision, record, verdict
 from resources.ledger import SqlLedger
 from resources.ledger.address import parse_address
 from resources.ledger.schema import migration_config
@@ -93,7 +93,7 @@ def test_known_revisions_are_alembics() -> None:
     assert tuple(script.revision for script in reversed(list(scripts.walk_revisions()))) == REVISIONS
 
 
-@pytest.mark.parametrize("found", ["0002", "'; DROP TABLE verdicts; --"])
+@pytest.mark.parametrize("found", ["0003", "'; DROP TABLE verdicts; --"])
 def test_a_newer_schema_is_refused(url: str, ledger: SqlLedger, execute: Callable[[str], None], found: str) -> None:
     ledger.record_verdicts([verdict()])
     quoted = found.replace("'", "''")
@@ -102,7 +102,7 @@ def test_a_newer_schema_is_refused(url: str, ledger: SqlLedger, execute: Callabl
     with pytest.raises(LedgerError) as caught:
         SqlLedger(url).verdicts(ASSET)
     assert f"has schema revision {found}, which this release of ml_assets does not know" in str(caught.value)
-    assert "it knows 0001" in str(caught.value)
+    assert "it knows 0001, 0002" in str(caught.value)
     assert "upgrade ml_assets here" in str(caught.value)
 
 
@@ -122,6 +122,16 @@ def test_rows_cannot_be_changed(ledger: SqlLedger, execute: Callable[[str], None
     assert ledger.decisions(PIPELINE)[0].outcome == "refused"
 
 
+@pytest.mark.parametrize("statement", ["UPDATE records SET subject = ''", "DELETE FROM records"])
+def test_records_cannot_be_changed(ledger: SqlLedger, execute: Callable[[str], None], statement: str) -> None:
+    kept = ledger.append(record())
+
+    with pytest.raises(sa_exc.DBAPIError, match="append-only"):
+        execute(statement)
+
+    assert ledger.records(PIPELINE) == [kept]
+
+
 def test_sqlite_rows_cannot_be_replaced(tmp_path: Path) -> None:
     ledger = SqlLedger(f"sqlite:///{tmp_path}/ledger.db")
     ledger.record_decision(decision(outcome="refused"))
@@ -138,6 +148,8 @@ def test_sqlite_rows_cannot_be_replaced(tmp_path: Path) -> None:
     "statement",
     [
         "TRUNCATE verdicts",
+        "TRUNCATE records",
+        "TRUNCATE decisions",
         "SET session_replication_role = replica; UPDATE verdicts SET outcome = 'passed'",
         "SET session_replication_role = replica; TRUNCATE verdicts",
     ],
@@ -145,12 +157,16 @@ def test_sqlite_rows_cannot_be_replaced(tmp_path: Path) -> None:
 def test_postgres_rows_cannot_be_truncated_or_changed_as_a_replica(postgres_database: str, statement: str) -> None:
     ledger = SqlLedger(postgres_database)
     ledger.record_verdicts([verdict(outcome="failed")])
+    ledger.record_decision(decision())
+    ledger.append(record())
     engine = sa.create_engine(parse_address(postgres_database).url, poolclass=sa.NullPool)
 
     with engine.connect() as connection, pytest.raises(sa_exc.DBAPIError, match="append-only"):
         connection.exec_driver_sql(statement)
 
     assert ledger.verdicts(ASSET)[0].outcome == "failed"
+    assert len(ledger.heads()) == 3
+    assert ledger.verify() == []
     ledger.close()
 
 
@@ -367,4 +383,4 @@ def test_close_keeps_the_ledger_usable(ledger: SqlLedger) -> None:
     ledger.close()
 
     assert len(ledger.verdicts(ASSET)) == 1
-    assert os.getpid() in ledger._engines
+    assert os.getpid() in ledger._transactions()._engines
