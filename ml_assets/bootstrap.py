@@ -9,6 +9,11 @@ Days are taken as independent of each other: where weeks hang together, use week
 A replicate is one integer weight for each block. Metrics of sums are then one matrix product for all
 replicates, and the AUC is a quadratic form in the weights. Every model and metric sees the same weights, so
 differences are paired.
+
+Intervals are the estimate ± t·SE with n_blocks − 1 degrees of freedom. The replicates' own quantiles are too narrow
+when blocks are few: on simulated months of 28 to 31 days either end missed the truth in 3 to 4 % of cases in place
+of 2.5 %, with 5 blocks in 7 to 8 %. The SE is the larger of the bootstrap's, freed from its factor √((n − 1)/n), and the
+jackknife's over blocks, which errs to the safe side (Efron & Stein, 1981, "The jackknife estimate of variance").
 """
 
 import itertools
@@ -39,6 +44,9 @@ DEFAULT_MIN_BLOCKS = 5
 MAX_UNDEFINED_SHARE = 0.05
 """Share of replicates without a value (one class drawn) above which no interval is given."""
 
+MAX_JACKKNIFE_BLOCKS = 1_000
+"""Beyond so many blocks the jackknife's standard error is no other than the bootstrap's, and slow."""
+
 _CHUNK_ELEMENTS = 2_000_000
 """Weights held at once: 16 MB as float64."""
 
@@ -54,7 +62,7 @@ class Interval:
         estimate: Value on all rows.
         lower: Lower end.
         upper: Upper end.
-        standard_error: Standard deviation over the replicates.
+        standard_error: Standard deviation over the replicates; "student" intervals rest on a slightly larger one.
         n_blocks: Blocks (days) there are.
         confidence: Level, such as 0.95.
         replicates: Replicates drawn.
@@ -78,80 +86,125 @@ class Replicates:
     Attributes:
         estimates: (model, metric) → value on all rows.
         values: (model, metric) → shape (replicates,), NaN where the metric had no value.
+        without: (model, metric) → shape (n_blocks,): the metric without each block in turn; empty when there are
+            more than MAX_JACKKNIFE_BLOCKS.
         n_blocks: Blocks there are.
     """
 
     estimates: Mapping[tuple[str, str], float]
     values: Mapping[tuple[str, str], Floats]
+    without: Mapping[tuple[str, str], Floats]
     n_blocks: int
 
     def interval(
-        self, model: str, metric: str, *, confidence: float = 0.95, method: IntervalMethod = "percentile"
+        self, model: str, metric: str, *, confidence: float = 0.95, method: IntervalMethod = "student"
     ) -> Interval:
-        """Return one model's metric with its interval; see `interval_of`."""
+        """Return one model's metric with its interval, held within what the metric can be.
+
+        "student" is the estimate ± t·SE with n_blocks − 1 degrees of freedom; "percentile" takes the replicates'
+        quantiles, which are too near each other when blocks are few; "basic" mirrors those at the estimate.
+
+        Raises:
+            EvaluationError: If the confidence is no share, or the metric had no value too often.
+        """
         key = (model, metric)
         bounds = METRICS[metric].bounds
-        return self._interval(metric, self.estimates[key], self.values[key], confidence, method, bounds)
+        drawn = _Drawn(self.estimates[key], self.values[key], self.without[key], self.n_blocks)
+        return drawn.interval(metric, confidence, method, bounds)
 
-    def difference(self, metric: str, candidate: str, reference: str, *, confidence: float = 0.95) -> Interval:
-        """Return the metric of the candidate minus that of the reference, on the same resamplings."""
-        estimate = self.estimates[candidate, metric] - self.estimates[reference, metric]
-        values = self.values[candidate, metric] - self.values[reference, metric]
-        return self._interval(metric, estimate, values, confidence, "percentile")
-
-    def improvement(self, metric: str, candidate: str, reference: str, *, confidence: float = 0.95) -> Interval:
-        """Return how much better the candidate is; positive is better whatever the metric's direction."""
-        better = METRICS[metric].improvement
-        first, second = (np.array([self.estimates[model, metric]]) for model in (candidate, reference))
-        values = better(self.values[candidate, metric], self.values[reference, metric])
-        return self._interval(metric, float(better(first, second)[0]), values, confidence, "percentile")
-
-    def _interval(
+    def difference(
         self,
         metric: str,
-        estimate: float,
-        values: Floats,
+        candidate: str,
+        reference: str,
+        *,
+        confidence: float = 0.95,
+        method: IntervalMethod = "student",
+    ) -> Interval:
+        """Return the metric of the candidate minus that of the reference, on the same resamplings."""
+        return self._paired(metric, candidate, reference, np.subtract).interval(metric, confidence, method)
+
+    def improvement(
+        self,
+        metric: str,
+        candidate: str,
+        reference: str,
+        *,
+        confidence: float = 0.95,
+        method: IntervalMethod = "student",
+    ) -> Interval:
+        """Return how much better the candidate is; positive is better whatever the metric's direction."""
+        better = METRICS[metric].improvement
+        return self._paired(metric, candidate, reference, better).interval(metric, confidence, method)
+
+    def _paired(
+        self, metric: str, candidate: str, reference: str, pair: Callable[[Floats, Floats], Floats]
+    ) -> "_Drawn":
+        first, second = (candidate, metric), (reference, metric)
+        estimates = (np.array([self.estimates[key]]) for key in (first, second))
+        return _Drawn(
+            float(pair(*estimates)[0]),
+            pair(self.values[first], self.values[second]),
+            pair(self.without[first], self.without[second]),
+            self.n_blocks,
+        )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A number on all rows, on every resampling, and without each block in turn."""
+
+    estimate: float
+    values: Floats
+    without: Floats
+    n_blocks: int
+
+    def interval(
+        self,
+        metric: str,
         confidence: float,
         method: IntervalMethod,
         bounds: tuple[float, float] = (-np.inf, np.inf),
     ) -> Interval:
-        """Return the interval, held within what the metric can be.
-
-        "percentile" takes the replicates' quantiles, "basic" mirrors them at the estimate, and "student" is
-        the estimate ± t·SE with n_blocks − 1 degrees of freedom: the one to use at levels so near 1 that
-        the quantiles would rest on a handful of replicates.
-        """
         if not 0.0 < confidence < 1.0:
             raise EvaluationError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95.")
-        defined = values[~np.isnan(values)]
-        n_undefined = values.size - defined.size
-        if n_undefined > MAX_UNDEFINED_SHARE * values.size:
+        defined = self.values[~np.isnan(self.values)]
+        n_undefined = self.values.size - defined.size
+        if n_undefined > MAX_UNDEFINED_SHARE * self.values.size:
             raise EvaluationError(
-                f"{metric} had no value in {n_undefined} of {values.size} resamplings of {self.n_blocks} "
+                f"{metric} had no value in {n_undefined} of {self.values.size} resamplings of {self.n_blocks} "
                 f"blocks: a class is too rare for an interval. Evaluate on more periods, or choose a metric "
                 f"that one class does not break, such as log_loss."
             )
+        lower, upper = self._ends(defined, confidence, method)
+        return Interval(
+            estimate=self.estimate,
+            lower=max(lower, bounds[0]),
+            upper=min(upper, bounds[1]),
+            standard_error=float(defined.std(ddof=1)),
+            n_blocks=self.n_blocks,
+            confidence=confidence,
+            replicates=self.values.size,
+            undefined_replicates=n_undefined,
+        )
+
+    def _ends(self, defined: Floats, confidence: float, method: IntervalMethod) -> tuple[float, float]:
         tails = ((1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0)
-        error = float(defined.std(ddof=1))
         if method == "student":
             from scipy.stats import t
 
-            half = float(t.ppf(tails[1], self.n_blocks - 1)) * error
-            lower, upper = estimate - half, estimate + half
-        else:
-            lower, upper = (float(end) for end in np.quantile(defined, tails))
-            if method == "basic":
-                lower, upper = 2.0 * estimate - upper, 2.0 * estimate - lower
-        return Interval(
-            estimate=estimate,
-            lower=max(lower, bounds[0]),
-            upper=min(upper, bounds[1]),
-            standard_error=error,
-            n_blocks=self.n_blocks,
-            confidence=confidence,
-            replicates=values.size,
-            undefined_replicates=n_undefined,
-        )
+            half = float(t.ppf(tails[1], self.n_blocks - 1)) * self._safe_error(defined)
+            return self.estimate - half, self.estimate + half
+        lower, upper = (float(end) for end in np.quantile(defined, tails))
+        return (lower, upper) if method == "percentile" else (2 * self.estimate - upper, 2 * self.estimate - lower)
+
+    def _safe_error(self, defined: Floats) -> float:
+        """Return the larger of the bootstrap's unbiased standard error and the jackknife's."""
+        n = self.n_blocks
+        drawn = float(defined.std(ddof=1)) * (n / (n - 1)) ** 0.5
+        if not self.without.size or np.isnan(self.without).any():
+            return drawn
+        return max(drawn, (n - 1) / n**0.5 * float(self.without.std()))
 
 
 def block_codes(blocks: ArrayLike, n_rows: int) -> tuple[NDArray[np.int64], int]:
@@ -172,6 +225,27 @@ def block_codes(blocks: ArrayLike, n_rows: int) -> tuple[NDArray[np.int64], int]
             f"Drop or fill the rows whose event time is missing."
         )
     return codes.astype(np.int64), len(found)
+
+
+def blocks_of_days(days: ArrayLike, block_days: int) -> NDArray[np.int64]:
+    """Return for each row the number of its block of `block_days` consecutive calendar days from the first day on.
+
+    Days without rows count as days. A last block shorter than half a block joins the one before it: alone it would
+    count as a whole independent unit. Other unequal blocks are no problem, since a metric is a function of sums over
+    the drawn blocks, in which a smaller one weighs less, as days of fewer rows do.
+
+    >>> blocks_of_days(np.arange("2013-01-01", "2013-01-30", dtype="datetime64[D]"), 7)[[0, 6, 7, -2, -1]].tolist()
+    [0, 0, 1, 3, 3]
+
+    Args:
+        days: datetime64[D], shape (n,), n ≥ 1, none missing.
+        block_days: Days of a block, ≥ 1.
+    """
+    day = np.asarray(days, dtype="datetime64[D]")
+    number = (day - day.min()).astype(np.int64)
+    whole, rest = divmod(int(number.max()) + 1, block_days)
+    joins = whole > 0 and 0 < 2 * rest < block_days
+    return np.minimum(number // block_days, whole - 1) if joins else number // block_days
 
 
 def draw_block_weights(n_blocks: int, replicates: int, seed: int) -> Iterator[Floats]:
@@ -275,6 +349,7 @@ def block_bootstrap(
     models = {name: validated(task, y_true, score, classes) for name, score in scores.items()}
     n_rows = next(iter(models.values()))[0].size
     block, n_blocks = block_codes(blocks, n_rows)
+    min_blocks = max(2, min_blocks)  # one block has no error
     if n_blocks < min_blocks:
         raise EvaluationError(
             f"the {n_rows} rows fall into {n_blocks} block{'s' * (n_blocks != 1)}; an interval needs at "
@@ -299,4 +374,6 @@ def block_bootstrap(
         for key, statistic in statistics.items():
             parts[key].append(statistic(weights))
     values = {key: np.concatenate(chunks) for key, chunks in parts.items()}
-    return Replicates(estimates=estimates, values=values, n_blocks=n_blocks)
+    others = 1.0 - np.eye(n_blocks) if n_blocks <= MAX_JACKKNIFE_BLOCKS else np.empty((0, n_blocks))
+    without = {key: statistic(others) for key, statistic in statistics.items()}
+    return Replicates(estimates=estimates, values=values, without=without, n_blocks=n_blocks)

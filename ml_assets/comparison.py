@@ -38,7 +38,8 @@ class Comparison:
         improvement: The interval that was judged; positive is better.
         margin: Loss that does not matter, in the metric's unit.
         more_blocks: For "undecided" how many further blocks (days) the interval would need to leave −margin
-            on one side, if the estimate stays; None otherwise and where the estimate lies on −margin.
+            on one side, if the estimate stays; None otherwise and where that is more than a hundred
+            times the blocks there are.
         reason: One sentence with the numbers.
     """
 
@@ -90,7 +91,10 @@ def decide(improvement: Interval, *, margin: float) -> Comparison:
     elif improvement.lower > -margin:
         outcome, end = "not_worse", f"any loss is below the margin of {margin:g}"
     elif improvement.upper < -margin:
-        outcome, end = "worse", f"the loss is above the margin of {margin:g}"
+        outcome, end = (
+            "worse",
+            f"the loss is above the margin of {margin:g}" if margin else "the whole interval is below 0",
+        )
     else:
         outcome, more_blocks = "undecided", _blocks_to_decide(improvement, margin)
         hope = (
@@ -98,7 +102,7 @@ def decide(improvement: Interval, *, margin: float) -> Comparison:
             if more_blocks
             else "more blocks would not decide it while the estimate stays there"
         )
-        end = f"the interval does not leave {-margin:g} on one side; {hope}"
+        end = f"the interval does not leave {0.0 - margin:g} on one side; {hope}"
     return Comparison(
         outcome=outcome,
         improvement=improvement,
@@ -113,8 +117,8 @@ def _blocks_to_decide(improvement: Interval, margin: float) -> int | None:
     distance = improvement.estimate + margin
     # The end that must cross −margin: the lower one when the estimate is above it, else the upper one.
     reach = improvement.estimate - improvement.lower if distance > 0 else improvement.upper - improvement.estimate
-    # A million times the blocks there are is never: the estimate lies on −margin.
-    if abs(distance) <= reach / 1_000:
+    # A hundred times the blocks there are is never: the estimate lies about on −margin.
+    if abs(distance) <= reach / 10:
         return None
     needed = improvement.n_blocks * (reach / distance) ** 2
     return max(1, math.floor(needed) + 1 - improvement.n_blocks)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MISSING, OTHER = "(missing)", "(other)"
 """Labels in brackets, so that no value of a column is mistaken for them."""
 
+MIN_ROWS, MAX_VALUES, N_BINS = 100, 12, 4
+"""How columns are cut unless told: see `slice_groups`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
@@ -116,7 +119,7 @@ def _numeric_groups(values: "pd.Series", n_bins: int) -> "pd.Series":
     return pd.Series([words[number] for number in code], index=values.index, dtype=object)
 
 
-def _groups(
+def _column_groups(
     column: "pd.Series", *, min_rows: int, max_values: int, n_bins: int
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield the label and the mask of each slice of one column."""
@@ -143,6 +146,28 @@ def _groups(
             yield label, mask
 
 
+def slice_groups(
+    columns: "pd.DataFrame",
+    *,
+    min_rows: int = MIN_ROWS,
+    max_values: int = MAX_VALUES,
+    n_bins: int = N_BINS,
+) -> list[tuple[str, str, NDArray[np.bool_]]]:
+    """Return (column, value in words, mask of its rows) of every slice; each row is in one slice of each column.
+
+    Args:
+        columns: Numbers with more than `n_bins` values are cut at quantiles, the rest are categories.
+        min_rows: Values with fewer rows are pooled as "(other)".
+        max_values: So many values of a category at most; the rarer are pooled as well.
+        n_bins: Quantile ranges of a numeric column.
+    """
+    return [
+        (str(name), label, mask)
+        for name, column in columns.items()
+        for label, mask in _column_groups(column, min_rows=min_rows, max_values=max_values, n_bins=n_bins)
+    ]
+
+
 def slice_table(
     *,
     task: Task,
@@ -155,9 +180,9 @@ def slice_table(
     confidence: float = 0.95,
     replicates: int = 500,
     seed: int = 0,
-    min_rows: int = 100,
-    max_values: int = 12,
-    n_bins: int = 4,
+    min_rows: int = MIN_ROWS,
+    max_values: int = MAX_VALUES,
+    n_bins: int = N_BINS,
     min_blocks: int = DEFAULT_MIN_BLOCKS,
 ) -> SliceTable:
     """Return one metric on every slice of every column, with intervals that hold together.
@@ -170,14 +195,14 @@ def slice_table(
         y_true: Shape (n,): as for `block_bootstrap`.
         y_score: Shape (n,) or (n, n_classes).
         blocks: Shape (n,): block (day) of each row.
-        columns: n rows; numbers with more than `n_bins` values are cut at quantiles, the rest are categories.
+        columns: n rows; this and the ways to cut are as for `slice_groups`.
         metric: Name in `METRICS`.
         classes: For multiclass the label of each score column.
         confidence: Level for all slices together.
         replicates: Bootstrap resamplings.
         seed: Of the bootstrap.
-        min_rows: Values with fewer rows are pooled as "(other)".
-        max_values: So many values of a category at most; the rarer are pooled as well.
+        min_rows: Fewest rows of a value of its own.
+        max_values: Most values of a category.
         n_bins: Quantile ranges of a numeric column.
         min_blocks: Fewest blocks an interval is given for.
 
@@ -189,11 +214,7 @@ def slice_table(
     block, _ = block_codes(blocks, y.size)
     if len(columns) != y.size:
         raise EvaluationError(f"the slice columns have {len(columns)} rows, but y_true has {y.size}.")
-    groups = [
-        (str(name), label, mask)
-        for name, column in columns.items()
-        for label, mask in _groups(column, min_rows=min_rows, max_values=max_values, n_bins=n_bins)
-    ]
+    groups = slice_groups(columns, min_rows=min_rows, max_values=max_values, n_bins=n_bins)
     level = 1.0 - (1.0 - confidence) / max(1, len(groups))
     target, prediction = top_class(task, y, score)
 

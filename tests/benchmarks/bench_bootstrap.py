@@ -1,7 +1,9 @@
 """Time of the block bootstrap against the straightforward way: `python -m tests.benchmarks.bench_bootstrap`.
 
-Straightforward: for each replicate gather the rows of the drawn days and call scikit-learn on them. Both run
-on one core and draw the same days; their numbers are compared before their times are.
+The goal: 2,000 replicates of AUC and log loss on 50,000 rows in day blocks below 2 s on one core, each equal to the
+straightforward way to 1e-12. Straightforward: for each replicate weigh every row by how often its day was drawn, and
+call scikit-learn's `roc_auc_score` and `log_loss`. Both run on one core and draw the same days; their numbers are
+compared before their times are.
 """
 
 import argparse
@@ -32,15 +34,13 @@ def rows(n_rows: int, n_days: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def straightforward(y: np.ndarray, score: np.ndarray, day: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return shape (replicates, 2): ROC AUC and log loss of the rows of the drawn days."""
+    """Return shape (replicates, 2): ROC AUC and log loss with each row weighed by its day."""
     from sklearn.metrics import log_loss, roc_auc_score
 
-    rows_of_day = [np.flatnonzero(day == number) for number in range(weights.shape[1])]
     values = []
     for weight in weights:
-        drawn = np.repeat(np.arange(weight.size), weight.astype(int))
-        chosen = np.concatenate([rows_of_day[number] for number in drawn])
-        values.append((roc_auc_score(y[chosen], score[chosen]), log_loss(y[chosen], score[chosen])))
+        of_row = weight[day]
+        values.append((roc_auc_score(y, score, sample_weight=of_row), log_loss(y, score, sample_weight=of_row)))
     return np.array(values)
 
 
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--replicates", type=int, default=2_000)
+    parser.add_argument("--limit-seconds", type=float, default=2.0)
     parser.add_argument("--reference-replicates", type=int, default=50, help="timed, and scaled to --replicates")
     options = parser.parse_args()
     y, score, day = rows(options.rows, options.days)
@@ -75,6 +76,8 @@ def main() -> None:
         f"{options.replicates:,} replicates of AUC and log loss, {options.rows:,} rows, {options.days} days:"
         f" {ours:.3f} s; straightforward {reference:.1f} s (from {len(head)}); ratio {reference / ours:.0f}"
     )
+    if ours > options.limit_seconds:
+        raise SystemExit(f"{ours:.3f} s is above the limit of {options.limit_seconds:g} s")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sklearn.metrics as sk  # noqa: TID253 - the reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_assets.bootstrap import block_bootstrap, draw_block_weights, pair_wins
+from ml_assets.bootstrap import IntervalMethod, block_bootstrap, draw_block_weights, pair_wins
 from ml_assets.errors import EvaluationError
 from ml_assets.metrics import METRICS, Ranking, compute
 
@@ -73,6 +73,35 @@ class TestEqualsTheStraightforwardWay:
         codes = np.unique(block, return_inverse=True)[1]
         expected = [sk.roc_auc_score(y, score, sample_weight=w[codes]) for w in weights_of(12, 40, 5)]
         np.testing.assert_allclose(found.values["m", "roc_auc"], expected, rtol=1e-12)
+
+    def test_log_loss_of_scikit_learn(self):
+        y, score, block = binary_rows()
+        found = block_bootstrap(
+            task="binary",
+            y_true=y,
+            scores={"m": score},
+            blocks=block,
+            metrics=["log_loss"],
+            replicates=40,
+            seed=5,
+        )
+        codes = np.unique(block, return_inverse=True)[1]
+        expected = [sk.log_loss(y, score, sample_weight=w[codes]) for w in weights_of(12, 40, 5)]
+        np.testing.assert_allclose(found.values["m", "log_loss"], expected, rtol=1e-12)
+
+    def test_without_a_block_the_metric_is_that_of_the_other_rows(self):
+        y, score, block = binary_rows()
+        found = block_bootstrap(
+            task="binary",
+            y_true=y,
+            scores={"m": score},
+            blocks=block,
+            metrics=BINARY_METRICS,
+            replicates=2,
+        )
+        for name in BINARY_METRICS:
+            expected = [compute(name, y[block != day], score[block != day]) for day in np.unique(block)]
+            np.testing.assert_allclose(found.without["m", name], expected, rtol=1e-12)
 
     def test_auc_with_more_blocks_than_replicates(self):
         y, score, _ = binary_rows()
@@ -224,6 +253,50 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         ).interval("m", "bias", confidence=0.9)
         covered += found.lower <= 0.0 <= found.upper
     assert 0.84 <= covered / trials <= 0.94
+
+
+def one_sided_misses(n_blocks: int, trials: int) -> dict[IntervalMethod, tuple[float, float]]:
+    """Share of 95 % intervals wholly above and wholly below the truth, by method."""
+    rng = np.random.default_rng(n_blocks)
+    missed: dict[IntervalMethod, list[int]] = {"student": [0, 0], "percentile": [0, 0]}
+    for seed in range(trials):
+        n_rows = rng.poisson(8, n_blocks) + 1
+        block = np.repeat(np.arange(n_blocks), n_rows)
+        y = rng.normal(0, 1, n_blocks)[block] + rng.normal(0, 1, block.size)
+        found = block_bootstrap(
+            task="regression",
+            y_true=y,
+            scores={"m": np.zeros(block.size)},
+            blocks=block,
+            metrics=["bias"],
+            replicates=300,
+            seed=seed,
+        )
+        for method, count in missed.items():
+            interval = found.interval("m", "bias", method=method)
+            count[0] += interval.lower > 0.0
+            count[1] += interval.upper < 0.0
+    return {method: (above / trials, below / trials) for method, (above, below) in missed.items()}
+
+
+@pytest.mark.parametrize("n_blocks", [5, 8])
+def test_with_few_blocks_neither_side_misses_more_often_than_it_says(n_blocks):
+    trials = 1_000
+    missed = one_sided_misses(n_blocks, trials)
+    three_errors = 3 * (0.025 * 0.975 / trials) ** 0.5
+    assert max(missed["student"]) <= 0.025 + three_errors
+    # The quantiles of the replicates do: that is why decisions do not rest on them.
+    assert min(missed["percentile"]) > 0.025 + three_errors
+
+
+def test_many_blocks_have_no_jackknife_and_much_the_same_interval(monkeypatch):
+    y, score, block = binary_rows(n_rows=2000, n_days=60)
+    one = bootstrap(y, {"m": score}, block, replicates=4000).interval("m", "log_loss")
+    monkeypatch.setattr("ml_assets.bootstrap.MAX_JACKKNIFE_BLOCKS", 59)
+    found = bootstrap(y, {"m": score}, block, replicates=4000)
+    assert found.without["m", "log_loss"].size == 0
+    other = found.interval("m", "log_loss")
+    assert other.upper - other.lower == pytest.approx(one.upper - one.lower, rel=0.05)
 
 
 def test_the_three_methods_agree_on_a_symmetric_statistic():

