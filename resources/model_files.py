@@ -79,24 +79,31 @@ def model_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def skops_file(model_uri: str, description: bytes) -> str:
+def parse_description(model_uri: str, content: bytes) -> dict[str, Any]:
+    """Return what an `MLmodel` file says; raises RegistryError when it is no mapping in YAML."""
+    import yaml
+
+    try:
+        parsed = yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _not_skops(model_uri, f"a description that is no YAML ({error})") from error
+    if not isinstance(parsed, dict):
+        raise _not_skops(model_uri, f"a description that is a {type(parsed).__name__}, not a mapping")
+    return parsed
+
+
+def skops_file(model_uri: str, description: Mapping[str, Any]) -> str:
     """Return the name of the skops file in a described model folder.
 
     Args:
         model_uri: Address of the model, for the message.
-        description: Content of the `MLmodel` file.
+        description: What the `MLmodel` file says.
 
     Raises:
         RegistryError: If the folder is anything else than a scikit-learn model in skops: pickle,
             cloudpickle, a custom loader, bundled code or a Python function alone.
     """
-    import yaml
-
-    try:
-        parsed = yaml.safe_load(description)
-    except yaml.YAMLError as error:
-        raise _not_skops(model_uri, f"a description that is no YAML ({error})") from error
-    flavors = parsed.get("flavors") if isinstance(parsed, dict) else None
+    flavors = description.get("flavors")
     flavors = flavors if isinstance(flavors, dict) else {}
     sklearn = flavors.get("sklearn")
     if not isinstance(sklearn, dict):
@@ -121,7 +128,7 @@ def read_model(model_uri: str, data: bytes, *, digest: str | None, trusted_types
     Args:
         model_uri: Address of the model, for messages.
         data: Content of the skops file.
-        digest: SHA-256 recorded when the model was logged; None when it was logged by another program.
+        digest: SHA-256 that the file must have; None when none is known, since another program logged it.
         trusted_types: Fully qualified types allowed beside skops' own list.
 
     Raises:

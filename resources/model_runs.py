@@ -173,6 +173,17 @@ def versions_of_run(client: "mlflow.MlflowClient", name: str, run_id: str) -> li
     return sorted(int(version.version) for version in found)
 
 
+def set_tags(
+    client: "mlflow.MlflowClient",
+    version: "mlflow.entities.model_registry.ModelVersion",
+    tags: Mapping[str, str],
+) -> None:
+    """Set those tags of a registered version that it does not have yet with this value."""
+    for key, value in tags.items():
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
 def model_version(found: "mlflow.entities.model_registry.ModelVersion") -> ModelVersion:
     """Return MLflow's version in the interface's form."""
     return ModelVersion(

@@ -1,6 +1,7 @@
 """Which world a process runs in: the only reader of the environment, and the binder of resources."""
 
 import os
+import pwd
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,13 @@ from ml_assets.execution.warm_executor import warm_executor
 from ml_assets.sources import LandingZone
 from ml_assets.stages.step import Services
 from resources.data_store import ParquetDataStore
+from resources.dossiers import DossierFiles
 from resources.expectations import GreatExpectationsValidator
 from resources.ledger import SqlLedger
 from resources.model_registry import QUIET_ENVIRONMENT, MlflowRegistry
+from resources.ledger.anchor import AnchorFiles
 from resources.policy_files import PolicyFiles
+from resources.serving_check import CleanProcessServingCheck
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 QUIET = {
@@ -47,10 +51,16 @@ class Profile:
         state: Folder of everything that is made here: data, MLflow, ledger, Dagster's home.
         data_url: Root of the data store, a folder or fsspec URL.
         landing_url: Root of the landing zone, a folder or fsspec URL.
-        policy_url: Folder of policy files, local or an fsspec URL.
+        policy_url: Root of the policy tree, a folder or fsspec URL.
+        trial_people: A further file of people, for trying things out on one machine; None where the policy tree
+            is the only authority.
         ledger_url: SQLAlchemy URL of the ledger; may hold a password and is not shown.
         mlflow_url: MLflow tracking URI; may hold a password and is not shown.
         mlflow_artifacts: Root of MLflow's artefacts when it has no server of its own.
+        dossier_url: Folder of the decisions' HTML dossiers, or an fsspec URL.
+        anchor_url: Folder or fsspec URL outside of the ledger for the heads of its chains; None when there is none.
+        keys_folder: Where people's private keys lie; never read by a worker.
+        user: Who works at this command line.
         cores: Most processor cores that the steps of one run use together; all there are when None.
     """
 
@@ -59,9 +69,14 @@ class Profile:
     data_url: str
     landing_url: str
     policy_url: str
+    trial_people: Path | None
     ledger_url: str = field(repr=False)
     mlflow_url: str = field(repr=False)
     mlflow_artifacts: str | None
+    dossier_url: str
+    anchor_url: str | None
+    keys_folder: Path
+    user: str
     cores: int | None = None
 
     @property
@@ -76,9 +91,22 @@ class Profile:
             ledger=SqlLedger(self.ledger_url),
             model_registry=MlflowRegistry(self.mlflow_url, self.mlflow_artifacts),
             validator=GreatExpectationsValidator(),
-            policy=PolicyFiles(self.policy_url),
+            policy=self.policy_source(self.policy_url),
             landing=LandingZone(root=self.landing_url),
+            serving_check=CleanProcessServingCheck(
+                self.mlflow_url, self.mlflow_artifacts, environment=dict(os.environ)
+            ),
+            dossiers=DossierFiles(self.dossier_url),
         )
+
+    def policy_source(self, url: str) -> PolicyFiles:
+        """Return another policy tree with the same people for trying things out."""
+        return PolicyFiles(url, trial_people=None if self.trial_people is None else str(self.trial_people))
+
+    def anchors(self, url: str | None = None) -> AnchorFiles | None:
+        """Return where the heads of the ledger's chains are kept outside of it, or None."""
+        place = url or self.anchor_url
+        return None if place is None else AnchorFiles(place)
 
     def executor(self) -> dg.ExecutorDefinition:
         """Return the executor whose steps are forked from the run's own warm process."""
@@ -140,7 +168,7 @@ def current_profile() -> Profile:
     """Return the profile that the environment describes; with an empty environment all is below ./state.
 
     ML_ASSETS_STATE, ML_ASSETS_DATA, ML_ASSETS_LANDING, ML_ASSETS_POLICIES, ML_ASSETS_LEDGER, MLFLOW_TRACKING_URI,
-    ML_ASSETS_MLFLOW_ARTIFACTS and ML_ASSETS_CORES are read.
+    ML_ASSETS_MLFLOW_ARTIFACTS, ML_ASSETS_DOSSIERS, ML_ASSETS_ANCHOR, ML_ASSETS_KEYS and ML_ASSETS_CORES are read.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -152,15 +180,30 @@ def current_profile() -> Profile:
             f"ML_ASSETS_CORES is {cores!r}; expected a positive whole number, or nothing for all cores."
         )
     mlflow = read("MLFLOW_TRACKING_URI")
+    policies = read("ML_ASSETS_POLICIES")
     return Profile(
         project_root=PROJECT_ROOT,
         state=state,
         data_url=read("ML_ASSETS_DATA") or str(state / "data"),
         landing_url=read("ML_ASSETS_LANDING") or str(state / "landing"),
-        policy_url=read("ML_ASSETS_POLICIES") or str(PROJECT_ROOT / "policies"),
+        policy_url=policies or str(PROJECT_ROOT / "policies"),
+        # Whoever can write the state folder could make himself a reviewer there: only where nothing is at stake.
+        trial_people=None if policies else state / "people.yaml",
         ledger_url=read("ML_ASSETS_LEDGER") or f"sqlite:///{state / 'ledger.db'}",
         mlflow_url=mlflow or f"sqlite:///{state / 'mlflow' / 'mlflow.db'}",
         mlflow_artifacts=read("ML_ASSETS_MLFLOW_ARTIFACTS")
         or (None if mlflow and mlflow.startswith("http") else str(state / "mlflow" / "artifacts")),
+        dossier_url=read("ML_ASSETS_DOSSIERS") or str(state / "dossiers"),
+        anchor_url=read("ML_ASSETS_ANCHOR") or None,
+        keys_folder=Path(read("ML_ASSETS_KEYS") or Path.home() / ".config" / "ml-assets" / "keys"),
+        user=_user(),
         cores=int(cores) if cores else None,
     )
+
+
+def _user() -> str:
+    """Return the name of the account that this process runs under, from the system and not from the environment."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # an account without an entry, as in some containers
+        return f"uid-{os.getuid()}"

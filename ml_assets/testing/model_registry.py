@@ -2,8 +2,10 @@
 # ruff: noqa: D102 - the names of the tests are the sentences
 
 import functools
+import hashlib
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -13,6 +15,7 @@ import pytest
 
 from ml_assets.errors import RegistryError
 from ml_assets.interfaces import DatasetInput, LoggedModel, ModelRegistry, ModelRun, ModelVersion
+from ml_assets.training import prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,10 +26,11 @@ TREE_TYPES = frozenset({"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradi
 
 @dataclass(frozen=True, kw_only=True)
 class FakeRun:
-    """What the fake keeps of a run: its description, the skops bytes, later metrics and files."""
+    """What the fake keeps of a run: its description, the skops bytes and their recorded digest, later additions."""
 
     run: ModelRun
     data: bytes
+    recorded_digest: str
     metrics: dict[str, float] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
 
@@ -35,7 +39,8 @@ class FakeModelRegistry:
     """A `ModelRegistry` in memory, with the same refusals as the real one.
 
     Attributes:
-        runs: Run id to what was recorded of it, oldest first.
+        runs: Run id to what was recorded of it, oldest first; a test may replace an entry's bytes, as someone
+            with access to the files could.
         aliases: (model name, alias) to version.
     """
 
@@ -53,7 +58,9 @@ class FakeModelRegistry:
         data = skops.io.dumps(run.model)
         _refuse_untrusted(data, run.trusted_types)
         run_id = f"run{next(self._run_numbers):04d}"
-        self.runs[run_id] = FakeRun(run=run, data=data, metrics=dict(run.metrics))
+        self.runs[run_id] = FakeRun(
+            run=run, data=data, recorded_digest=hashlib.sha256(data).hexdigest(), metrics=dict(run.metrics)
+        )
         return LoggedModel(run_id=run_id, model_uri=f"models:/m-{run_id}")
 
     def log_results(self, run_id: str, *, metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
@@ -67,17 +74,32 @@ class FakeModelRegistry:
         self.runs[run_id].metrics.update(metrics)
         self.runs[run_id].files.update(files)
 
-    def load(self, model_uri: str, *, trusted_types: Sequence[str] = ()) -> Any:
+    def load(self, model_uri: str, *, trusted_types: Sequence[str] = (), digest: str | None = None) -> Any:
         """Return a new copy of the estimator."""
         import skops.io
 
+        stored = self._stored(model_uri)
+        expected = stored.recorded_digest if digest is None else digest
+        found = hashlib.sha256(stored.data).hexdigest()
+        if found != expected:
+            raise RegistryError(f"{model_uri} was changed; expected SHA-256 {expected}, found {found}")
+        return skops.io.loads(stored.data, trusted=_refuse_untrusted(stored.data, trusted_types))
+
+    def digest(self, model_uri: str) -> str:
+        """Return the SHA-256 of the bytes as they are now."""
+        return hashlib.sha256(self._stored(model_uri).data).hexdigest()
+
+    def example(self, model_uri: str) -> "pd.DataFrame":
+        """Return the input example, its rows numbered from 0."""
+        return self._stored(model_uri).run.input_example.reset_index(drop=True)
+
+    def _stored(self, model_uri: str) -> FakeRun:
         address = model_uri.removeprefix("models:/")
         name, separator, version = address.partition("/")
         run_id = self.version(name, version).run_id if separator else address.removeprefix("m-")
         if run_id not in self.runs:
             raise RegistryError(f"no model at {model_uri}; there are runs {sorted(self.runs)}")
-        data = self.runs[run_id].data
-        return skops.io.loads(data, trusted=_refuse_untrusted(data, trusted_types))
+        return self.runs[run_id]
 
     def register(self, name: str, model: LoggedModel, *, tags: Mapping[str, str]) -> ModelVersion:
         """Return the version of the model's run, created when there is none."""
@@ -109,6 +131,16 @@ class FakeModelRegistry:
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version."""
         self.aliases[name, alias] = self.version(name, version).version
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Remove an alias; nothing happens when it is not set."""
+        self.aliases.pop((name, alias), None)
+
+    def set_version_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a version; others stay."""
+        kept = self.version(name, version)
+        versions = self._versions[name]
+        versions[versions.index(kept)] = replace(kept, tags={**kept.tags, **tags})
 
 
 class MajorityModel:
@@ -259,6 +291,51 @@ class ModelRegistrySuite:
             registry.set_alias(self.NAME, "champion", version)
             assert registry.version_by_alias(self.NAME, "champion") == registry.version(self.NAME, version)
 
+    def test_a_deleted_alias_is_none_and_leaves_the_others(self, registry: ModelRegistry) -> None:
+        registry.register(self.NAME, registry.log_model(small_run()), tags={})
+        for alias in ("champion", "shadow"):
+            registry.set_alias(self.NAME, alias, "1")
+        for _ in range(2):
+            registry.delete_alias(self.NAME, "shadow")
+        registry.delete_alias("nobody.knows", "shadow")
+        assert registry.version_by_alias(self.NAME, "shadow") is None
+        assert registry.version_by_alias(self.NAME, "champion") == registry.version(self.NAME, "1")
+
+    def test_tags_of_a_version_are_added_and_changed(self, registry: ModelRegistry) -> None:
+        given = {"partition": "2013-02", "approval": "awaited"}
+        registry.register(self.NAME, registry.log_model(small_run()), tags=given)
+        registry.set_version_tags(self.NAME, "1", {"approval": "given", "by": "Ada"})
+        expected = {"partition": "2013-02", "approval": "given", "by": "Ada"}
+        assert registry.version(self.NAME, "1").tags == expected
+
+    def test_the_digest_of_a_model_is_the_same_by_each_address(self, registry: ModelRegistry) -> None:
+        logged = registry.log_model(small_run())
+        version = registry.register(self.NAME, logged, tags={})
+        assert re.fullmatch("[0-9a-f]{64}", registry.digest(logged.model_uri))
+        assert registry.digest(version.model_uri) == registry.digest(logged.model_uri)
+
+    def test_a_model_loads_by_its_digest_and_by_no_other(self, registry: ModelRegistry) -> None:
+        uri = registry.log_model(small_run()).model_uri
+        digest = registry.digest(uri)
+        assert registry.load(uri, digest=digest).n_features_in_ == 3
+        for other in ("0" * 64, digest[:-1], ""):
+            with pytest.raises(RegistryError, match=f"expected SHA-256 {other}, found {digest}"):
+                registry.load(uri, digest=other)
+
+    def test_the_input_example_comes_back(self, registry: ModelRegistry) -> None:
+        import pandas as pd
+
+        X, _ = small_training_data()
+        # The first row lacks a number, and rows keep no other label than their place.
+        example = X.iloc[[17, 3, 40]].assign(ratio=[0.1 + 0.2, 1e-300, -1.0])
+        example["carrier"] = ["AA", None, "ÜA"]
+        logged = registry.log_model(small_run(input_example=example))
+        version = registry.register(self.NAME, logged, tags={})
+        for uri in (logged.model_uri, version.model_uri):
+            pd.testing.assert_frame_equal(
+                prepare(registry.example(uri)), prepare(example.reset_index(drop=True)), check_exact=True
+            )
+
     def test_an_alias_of_an_unknown_model_is_none(self, registry: ModelRegistry) -> None:
         assert registry.version_by_alias("nobody.knows", "champion") is None
 
@@ -272,6 +349,12 @@ class ModelRegistrySuite:
             registry.load("models:/m-0123")
         with pytest.raises(RegistryError, match="9"):
             registry.load(f"models:/{self.NAME}/9")
+        with pytest.raises(RegistryError, match="9"):
+            registry.set_version_tags(self.NAME, "9", {"approval": "given"})
+        with pytest.raises(RegistryError, match=r"models:/m-0123"):
+            registry.digest("models:/m-0123")
+        with pytest.raises(RegistryError, match=r"models:/m-0123"):
+            registry.example("models:/m-0123")
 
 
 def _refuse_broken_metrics(metrics: Mapping[str, float]) -> None:

@@ -330,6 +330,49 @@ class TestHostileModels:
             with pytest.raises(RegistryError, match="changed after it was logged; expected SHA-256"):
                 registry.load(uri)
 
+    def test_a_forged_tag_does_not_help_a_changed_file(self, registry, client, logged):
+        import skops.io
+
+        version = registry.register("flights.arrival_delay", logged, tags={})
+        evaluated = registry.digest(version.model_uri)
+        forged = skops.io.dumps(small_run().model.named_steps["columns"])
+        (model_folder(client, logged) / "model.skops").write_bytes(forged)
+        digest = hashlib.sha256(forged).hexdigest()
+        client.set_logged_model_tags(logged.model_uri.removeprefix("models:/"), {DIGEST_TAG: digest})
+        assert registry.digest(version.model_uri) == digest
+        for uri in (logged.model_uri, version.model_uri):
+            with pytest.raises(RegistryError, match=f"expected SHA-256 {evaluated}, found {digest}"):
+                registry.load(uri, digest=evaluated)
+
+    def test_a_forged_tag_does_not_hinder_the_evaluated_file(self, registry, client, logged):
+        evaluated = registry.digest(logged.model_uri)
+        client.set_logged_model_tags(logged.model_uri.removeprefix("models:/"), {DIGEST_TAG: "0" * 64})
+        assert registry.load(logged.model_uri, digest=evaluated).n_features_in_ == 3
+        with pytest.raises(RegistryError, match="changed after it was logged"):
+            registry.load(logged.model_uri)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m: m.pop("saved_input_example_info"), r"no input example that is a table \(found none\)"),
+            (lambda m: m["saved_input_example_info"].update(type="ndarray"), "no input example that is a table"),
+            (lambda m: m["saved_input_example_info"].update(artifact_path="../../x.json"), r"\.\./\.\./x\.json"),
+            (lambda m: m["saved_input_example_info"].update(artifact_path="MLmodel"), "in MLmodel cannot be read"),
+            (lambda m: m["saved_input_example_info"].update(artifact_path="gone.json"), "could not read the input ex"),
+            (lambda m: m.pop("signature"), "no signature of named columns"),
+            (lambda m: m["signature"].update(inputs='[{"name": "hour", "type": "long"}]'), "KeyError: 'distance'"),
+        ],
+    )
+    def test_an_example_that_is_missing_or_broken_is_an_error(self, registry, client, logged, change, message):
+        import yaml
+
+        path = model_folder(client, logged) / "MLmodel"
+        description = yaml.safe_load(path.read_text())
+        change(description)
+        path.write_text(yaml.safe_dump(description))
+        with pytest.raises(RegistryError, match=message):
+            registry.example(logged.model_uri)
+
     def test_a_missing_model_file_is_an_error(self, registry, client, logged):
         (model_folder(client, logged) / "model.skops").unlink()
         with pytest.raises(RegistryError, match=f"could not load {logged.model_uri}"):
@@ -524,8 +567,15 @@ class TestConstruction:
             MlflowRegistry("sqlite:////srv/mlflow.db", None)
 
     def test_a_password_is_never_shown(self):
-        registry = MlflowRegistry("http://someone:secret@127.0.0.1:9/", None)
-        assert "secret" not in repr(registry)
+        registry = MlflowRegistry("http://someone:s%40cret@127.0.0.1:9/", None)
+        assert "cret" not in repr(registry)
+
+    def test_a_password_is_not_in_the_message_of_a_server_that_does_not_answer(self, monkeypatch):
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        registry = MlflowRegistry("http://someone:s%40cret@127.0.0.1:9/", None)
+        with pytest.raises(RegistryError, match=r"MLflow at http://127\.0\.0\.1:9/ could not read version 1") as caught:
+            registry.version("flights.arrival_delay", "1")
+        assert "cret" not in str(caught.value)
 
     def test_a_file_that_is_no_database_is_explained(self, tmp_path):
         (tmp_path / "mlflow.db").write_text("x" * 200)
