@@ -1,6 +1,17 @@
 """When things run: sensors over all pipelines of a code location.
 
-There is none in this release: runs are started by a person, on the command line or in the Dagster UI. A sensor is
-written here, takes what it needs as Dagster resources, and is attached by a team's `definitions.py`. Like `resources`,
-this package imports `ml_assets` alone.
+A sensor takes what it needs as Dagster resources and is attached by a team's `definitions.py` through `team_sensors`.
+Like `resources`, this package imports `ml_assets` alone.
 """
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ml_assets.interfaces import PipelinePath
+from sensors.approvals import build_approvals_sensor
+
+
+def team_sensors(pipelines: Sequence[PipelinePath]) -> list[dg.SensorDefinition]:
+    """Return the sensors of a code location: one of each kind, over all of its pipelines; none without pipelines."""
+    return [build_approvals_sensor(pipelines)] if pipelines else []

@@ -3,6 +3,7 @@
 import deployments.flights.defs
 from ml_assets.components.team import load_team
 from resources.profiles import current_profile
+from sensors import team_sensors
 
 profile = current_profile()
 defs = load_team(
@@ -10,4 +11,5 @@ defs = load_team(
     services=profile.services(),
     executor=profile.executor(),
     project_root=profile.project_root,
+    sensors=team_sensors,
 )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import dagster as dg
@@ -17,9 +17,9 @@ from ml_assets.metadata import asset_metadata, check_metadata
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.spec import ComputeSpec
 from ml_assets.stages.predictions import NoChampionYet
-from ml_assets.stages.step import Services, StageResult, Step
+from ml_assets.stages.step import LAUNCHED_BY_TAG, Services, StageResult, Step
 
-RESOURCE_KEYS = frozenset({"data_store", "ledger", "model_registry", "validator", "policy", "landing"})
+RESOURCE_KEYS = frozenset(field.name for field in fields(Services))
 DATA_VERSION_TAG, CODE_VERSION_TAG = "dagster/data_version", "dagster/code_version"
 
 
@@ -179,7 +179,13 @@ def _run_range(
 def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str) -> _Finished:
     """Run the stage on one partition and bind its judgements to the data version, in the ledger."""
     services = Services(**{key: getattr(context.resources, key) for key in RESOURCE_KEYS})
-    step = Step(pipeline=pipeline, services=services, partition=partition, run_id=context.run.run_id)
+    step = Step(
+        pipeline=pipeline,
+        services=services,
+        partition=partition,
+        run_id=context.run.run_id,
+        launched_by=context.run.tags.get(LAUNCHED_BY_TAG, ""),
+    )
     started = time.perf_counter()
     result = stage.run(step)
     if result.judgements:
@@ -190,6 +196,7 @@ def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: 
             data_version=result.stored.data_version,
             policy_version=result.policy_version,
             run_id=context.run.run_id,
+            policy_digest=step.policy.digest,
         )
         services.ledger.record_verdicts(verdicts)
     seconds = time.perf_counter() - started

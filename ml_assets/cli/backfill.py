@@ -1,6 +1,6 @@
 """`ml-assets backfill`: materialize a pipeline over a range of periods, oldest first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import click
@@ -14,7 +14,7 @@ from ml_assets.cli.tables import make_console, summary
 from ml_assets.periods import split_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.reading.placement import read_placed_pipeline
-from ml_assets.stages.champions import champion_before
+from ml_assets.stages.champions import champion_before, latest_by_partition
 from ml_assets.stages.step import Services
 
 
@@ -25,10 +25,13 @@ class Options:
     Attributes:
         data_only: Only raw data and features.
         again: Also what is done already.
+        after_period: Called after a period's decision; whether the period is to be decided on again, such as after
+            an approval.
     """
 
     data_only: bool = False
     again: bool = False
+    after_period: Callable[[str], bool] = lambda _: False
 
 
 @click.command()
@@ -48,10 +51,17 @@ def backfill(pipeline: str, first: str, last: str, *, data_only: bool, again: bo
     loaded = find_pipeline(project, pipeline)
     check_range(loaded.spec, first, last)
     console = make_console()
-    plan = Backfill(pipeline=loaded, module=project.location(loaded.spec.team).module, first=first, last=last)
+    plan = Backfill(
+        pipeline=loaded,
+        module=project.location(loaded.spec.team).module,
+        first=first,
+        last=last,
+        launched_by=project.profile.user,
+    )
     ends = carry_out(project, plan, console, Options(data_only=data_only, again=again))
     console.print(summary(project.profile.services(), loaded, plan.periods))
     report_failures(console, ends)
+    report_waiting(console, project, plan)
     if any(not end.succeeded for end in ends):
         raise SystemExit(1)
 
@@ -86,6 +96,22 @@ def report_failures(console: Console, ends: list[RunEnd]) -> None:
             )
 
 
+def report_waiting(console: Console, project: Project, plan: Backfill) -> None:
+    """Say which of the range's candidates wait for approval, and what to do."""
+    name = f"{plan.spec.team}/{plan.spec.name}"
+    latest = latest_by_partition(project.profile.services().ledger.decisions((plan.spec.team, plan.spec.name)))
+    for period in plan.periods:
+        decision = latest.get(period)
+        if decision is not None and decision.outcome == "awaiting_approval":
+            console.print(
+                f"[magenta]{period}[/magenta], version {decision.model_version} waits for approval: "
+                f"{'; '.join(decision.evidence.get('approval_reasons', []))}. "
+                f"Look: ml-assets approvals show {name} {period}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
 def _runs(project: Project, plan: Backfill, engine: Engine, options: Options) -> Iterator[RunEnd]:
     import dagster as dg
 
@@ -103,6 +129,8 @@ def _runs(project: Project, plan: Backfill, engine: Engine, options: Options) ->
                 rest = run if options.again else remaining(run, [period], plan, records)
                 if rest is not None and (options.again or not refused(plan, period, services)):
                     yield engine.run(rest)
+            if options.after_period(period):
+                yield engine.run(plan.promotion_run(period))
         for run in plan.prediction_runs():
             rest = run if options.again else remaining(run, _scorable(plan, services), plan, records)
             if rest is not None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 from rich.panel import Panel
 
-from ml_assets.cli.backfill import Options, carry_out, find_pipeline, report_failures
+from ml_assets.cli.backfill import Options, carry_out, find_pipeline, report_failures, report_waiting
+from ml_assets.cli.demo_reviewer import DemoReviewer
 from ml_assets.cli.plan import Backfill
 from ml_assets.cli.progress import RunEnd
 from ml_assets.cli.project import Project, load_project
@@ -24,7 +25,7 @@ DEMO_PIPELINES = {"flights": "flights/arrival_delay", "births": "births/daily_bi
     "--periods",
     "count",
     type=click.IntRange(2, 20),
-    default=4,
+    default=6,
     show_default=True,
     help="Periods from the first.",
 )
@@ -41,10 +42,19 @@ def demo(team: str, count: int) -> None:
     console.print(
         f"Landed {len(landed)} new files for {keys[0]} to {keys[-1]} in {_shown(project, project.profile.landing_url)}."
     )
-    plan = Backfill(pipeline=loaded, module=project.location(spec.team).module, first=keys[0], last=last)
-    ends = carry_out(project, plan, console, Options())
+    plan = Backfill(
+        pipeline=loaded,
+        module=project.location(spec.team).module,
+        first=keys[0],
+        last=last,
+        launched_by=project.profile.user,
+    )
+    reviewer = DemoReviewer(project=project, console=console)
+    options = Options(after_period=lambda period: reviewer.after_period((spec.team, spec.name), period))
+    ends = carry_out(project, plan, console, options)
     console.print(summary(project.profile.services(), loaded, keys))
     report_failures(console, ends)
+    report_waiting(console, project, plan)
     console.print(_next_steps(project, team, last, spec.name))
     if _broken(project, plan, ends):
         raise SystemExit(1)
@@ -55,6 +65,8 @@ def _next_steps(project: Project, team: str, last: str, name: str) -> Panel:
     lines = [
         "[bold]make dev[/bold]               the Dagster UI and the MLflow UI on what you have just made:",
         f"                       Assets, {team}/{name}/evaluation, partition {last}: pictures, slices, gates",
+        f"[bold]ml-assets history[/bold]      {team}/{name}: every decision, approval and alias move, in plain words",
+        f"[bold]ml-assets approvals[/bold]    list: what waits for you; the dossiers lie in {state}/dossiers",
         f"[bold]ml-assets status[/bold]       what is there, gated and promoted; {_activate(project)}",
         f"[bold]ml-assets new[/bold]          a pipeline of your own, beside deployments/{team}/defs/{name}/defs.yaml",
         f"Everything made here lies in {state}; remove that folder to start over.",

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 from ml_assets.cli.engine import PlannedRun
 from ml_assets.cli.plan import Backfill
+from ml_assets.errors import GateClosedError
 from ml_assets.periods import join_partition
 from ml_assets.stages.champions import latest_by_partition
+from ml_assets.stages.promotion import approvals
 from ml_assets.stages.step import Services, Step, gates_of
 
 if TYPE_CHECKING:
@@ -44,17 +46,34 @@ def remaining(run: PlannedRun, partitions: list[str], plan: Backfill, records: R
 
 
 def refused(plan: Backfill, period: str, services: Services) -> bool:
-    """Whether a gate refused the period's candidate, on the evaluation and by the policy that there are now."""
+    """Whether a gate refused the period's candidate, on the evaluation and by the policy that there are now.
+
+    A gate that somebody has waived since refuses nothing.
+    """
     step = Step(pipeline=plan.pipeline, services=services, partition=period, run_id="")
-    decision = latest_by_partition(services.ledger.decisions((plan.spec.team, plan.spec.name))).get(period)
+    decision = latest_by_partition(services.ledger.decisions(step.path)).get(period)
     stored = services.data_store.describe(step.asset("evaluation"), period)
-    return (
-        decision is not None
-        and decision.outcome == "refused"
-        and stored is not None
-        and stored.data_version == decision.data_version
-        and gates_of(step, "evaluation")[1] == decision.policy_version
-    )
+    if decision is None or decision.outcome != "refused" or stored is None:
+        return False
+    if stored.data_version != decision.data_version:
+        return False
+    if gates_of(step, "evaluation")[1] != decision.policy_version:
+        return False
+    try:
+        step.describe(("evaluation",), period)
+    except GateClosedError:
+        return True
+    return False
+
+
+def waits_for_nobody(plan: Backfill, period: str, services: Services) -> bool:
+    """Whether the period's candidate waits for nothing more: its approvals are complete, or its time is over."""
+    step = Step(pipeline=plan.pipeline, services=services, partition=period, run_id="")
+    decision = latest_by_partition(services.ledger.decisions(step.path)).get(period)
+    if decision is None or decision.outcome != "awaiting_approval":
+        return False
+    given = approvals(step, services.ledger, decision)
+    return given.complete or given.closed
 
 
 def _done(asset: str, partitions: list[str], plan: Backfill, records: Records) -> bool:
@@ -62,6 +81,8 @@ def _done(asset: str, partitions: list[str], plan: Backfill, records: Records) -
 
     materialized = records.instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))
     stage = asset.split("/", 2)[2]
+    if stage == "promotion" and any(waits_for_nobody(plan, p, records.services) for p in partitions):
+        return False
     return set(partitions) <= materialized and all(_judged(stage, p, plan, records.services) for p in partitions)
 
 

@@ -8,13 +8,21 @@ import click
 from ml_assets.errors import MlAssetsError
 
 COMMANDS = {
+    "access": "ml_assets.cli.access:access",
+    "approvals": "ml_assets.cli.approvals:approvals",
     "backfill": "ml_assets.cli.backfill:backfill",
     "demo": "ml_assets.cli.demo:demo",
     "dev": "ml_assets.cli.dev:dev",
+    "experiment": "ml_assets.cli.experiment:experiment",
+    "history": "ml_assets.cli.history:history",
+    "ledger": "ml_assets.cli.ledger:ledger",
     "new": "ml_assets.cli.new:new",
+    "policy": "ml_assets.cli.policy:policy",
+    "rollback": "ml_assets.cli.rollback:rollback",
     "schema": "ml_assets.cli.validate:schema",
     "status": "ml_assets.cli.status:status",
     "validate": "ml_assets.cli.validate:validate",
+    "waivers": "ml_assets.cli.waivers:waivers",
 }
 
 

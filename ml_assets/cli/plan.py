@@ -9,6 +9,7 @@ from ml_assets.cli.engine import PlannedRun
 from ml_assets.periods import Periods, join_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.spec import PipelineSpec
+from ml_assets.stages.step import LAUNCHED_BY_TAG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +21,14 @@ class Backfill:
         module: Its code location.
         first: First period.
         last: Last period.
+        launched_by: Who does it.
     """
 
     pipeline: LoadedPipeline
     module: str
     first: str
     last: str
+    launched_by: str
 
     @property
     def spec(self) -> PipelineSpec:
@@ -55,6 +58,10 @@ class Backfill:
         )
         return [self._run(stages, period, period, f"{period} models")]
 
+    def promotion_run(self, period: str) -> PlannedRun:
+        """Return the run that decides again on a period's candidate, such as after an approval."""
+        return self._run(("promotion",), period, period, f"{period} promotion")
+
     def prediction_runs(self) -> list[PlannedRun]:
         """Return the run that scores the range with the champions of their time."""
         return [self._range(("predictions",), "predictions")]
@@ -73,7 +80,7 @@ class Backfill:
             first=first,
             last=last,
             title=title,
-            tags={"ml_assets/pipeline": prefix},
+            tags={"ml_assets/pipeline": prefix, LAUNCHED_BY_TAG: self.launched_by},
         )
 
 

@@ -10,6 +10,8 @@ from typing import Protocol
 import click
 import yaml
 
+from ml_assets.chain import AnchorStore
+from ml_assets.interfaces import PolicySource
 from ml_assets.stages.step import Services
 
 
@@ -36,8 +38,36 @@ class Profile(Protocol):
         """Return the root of the landing zone."""
         ...
 
+    @property
+    def policy_url(self) -> str:
+        """Return the root of the policy tree."""
+        ...
+
+    @property
+    def trial_people(self) -> Path | None:
+        """Return the file of people for trying things out on this machine, or None."""
+        ...
+
+    @property
+    def keys_folder(self) -> Path:
+        """Return the folder of people's private keys."""
+        ...
+
+    @property
+    def user(self) -> str:
+        """Return who works at this command line."""
+        ...
+
     def services(self) -> Services:
         """Return what pipelines run with."""
+        ...
+
+    def policy_source(self, url: str) -> PolicySource:
+        """Return another policy tree, such as a changed one to try."""
+        ...
+
+    def anchors(self, url: str | None = None) -> AnchorStore | None:
+        """Return where the heads of the ledger's chains are kept outside of it, or None."""
         ...
 
     def activate(self) -> None:

@@ -15,7 +15,15 @@ from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Services, Step, gates_of
 
 UNBOUND_WIDTH = 110
-COLOURS = {"promoted": "green", "kept": "cyan", "undecided": "yellow", "refused": "red"}
+COLOURS = {
+    "promoted": "green",
+    "kept": "cyan",
+    "undecided": "yellow",
+    "refused": "red",
+    "awaiting_approval": "magenta",
+    "rejected": "red",
+    "rolled_back": "red",
+}
 
 
 def make_console() -> Console:
@@ -55,7 +63,7 @@ def _row(services: Services, loaded: LoadedPipeline, period: str) -> list[Text |
     verdict = Text("–", style="dim")
     if decision is not None:
         version = f"\nversion {decision.model_version}" if decision.model_version else ""
-        verdict = Text(f"{decision.outcome}{version}", style=COLOURS[decision.outcome])
+        verdict = Text(f"{decision.outcome.replace('_', ' ')}{version}", style=COLOURS[decision.outcome])
     return [period, f"{rows:,}" if any(stored) else "–", _checks(step), _models(step), verdict]
 
 

@@ -2,7 +2,7 @@
 
 import gc
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +10,11 @@ from typing import Any
 
 import dagster as dg
 
+from ml_assets.assets.decide_job import build_decide_job
 from ml_assets.assets.previews import quiet_previews
 from ml_assets.components.broken_pipeline import BrokenPipeline
 from ml_assets.errors import SpecError
+from ml_assets.interfaces import PipelinePath
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.stages.step import Services
 from ml_assets.yaml_positions import load_yaml
@@ -23,7 +25,12 @@ OUR_TYPES = ("ml_assets.", ".")
 
 
 def load_team(
-    defs_folder: ModuleType, *, services: Services, executor: dg.ExecutorDefinition, project_root: Path
+    defs_folder: ModuleType,
+    *,
+    services: Services,
+    executor: dg.ExecutorDefinition,
+    project_root: Path,
+    sensors: Callable[[Sequence[PipelinePath]], Sequence[dg.SensorDefinition]] = lambda _: (),
 ) -> dg.Definitions:
     """Return the definitions of a code location.
 
@@ -32,13 +39,26 @@ def load_team(
         services: What the pipelines run with.
         executor: How their steps run.
         project_root: The repository's root.
+        sensors: Given the location's pipelines, (team, name) each, returns the sensors that watch them.
     """
     with _collection_paused():
         try:
             pipelines = _load(defs_folder, project_root)
         except Exception:  # noqa: BLE001 - found and shown one by one below
             pipelines = dg.Definitions.merge(*_one_by_one(defs_folder, project_root))
-    return dg.Definitions.merge(pipelines, dg.Definitions(resources=dict(vars(services)), executor=executor))
+    common = dg.Definitions(
+        resources=dict(vars(services)),
+        executor=executor,
+        jobs=[build_decide_job()],
+        sensors=list(sensors(pipelines_of(pipelines))),
+    )
+    return dg.Definitions.merge(pipelines, common)
+
+
+def pipelines_of(definitions: dg.Definitions) -> list[PipelinePath]:
+    """Return the (team, name) of every pipeline that decides on promotions, sorted."""
+    keys = [asset.key.path for asset in definitions.assets or [] if isinstance(asset, dg.AssetsDefinition)]
+    return sorted((path[0], path[1]) for path in keys if len(path) == 3 and path[2] == "promotion")
 
 
 @contextmanager

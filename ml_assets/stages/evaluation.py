@@ -1,6 +1,6 @@
 """The `evaluation` stage: candidate, champion and baseline on a period's untouched rows."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,13 @@ from ml_assets.errors import EvaluationError, RegistryError
 from ml_assets.evaluation import EvaluationReport, evaluate
 from ml_assets.gates import Judgement, judge_metrics, select_thresholds, thresholds_version
 from ml_assets.interfaces import Decision
+from ml_assets.periods import split_partition
 from ml_assets.plots import figures, overview
-from ml_assets.stages.champions import champion_before
-from ml_assets.stages.promotion import model_name, record_once
+from ml_assets.stages.decisions import model_name, record_once
 from ml_assets.stages.rows import Rows, load_rows
+from ml_assets.stages.scored_rows import ScoredRows, store_pictures, store_probe, store_rows
 from ml_assets.stages.step import StageResult, Step
+from ml_assets.stages.trust import trusted_champion
 from ml_assets.training import TrainingError, predict, trusted_types
 
 if TYPE_CHECKING:
@@ -28,12 +30,17 @@ SHOWN_SLICES = 40
 def run(step: Step) -> StageResult:
     """Evaluate one period, judge the result by the policy, and record a refusal when a gate closes."""
     candidate = step.read_document(("candidate",), step.partition)
-    champion = champion_before(step.services.ledger.decisions((step.spec.team, step.spec.name)), step.time)
-    report, problem = measure(step, candidate, champion)
-    thresholds = select_thresholds(step.spec.gates, step.services.policy.thresholds())
+    trusted = trusted_champion(step.services, step.path, step.time)
+    champion = trusted.champion
+    measured = measure(step, candidate, champion)
+    report, problem = measured.report, measured.problem
+    thresholds = select_thresholds(step.spec.gates, step.policy)
     judgements = _judge(step, report)
     document = {
         "candidate": {"variant": candidate["variant"], "run_id": candidate["run_id"]},
+        "rows": store_rows(step, measured.scored),
+        "probe": store_probe(step, measured.rows, measured.scored.scores["candidate"]),
+        "classes": measured.scored.classes,
         "champion": None
         if champion is None
         else {"version": champion.model_version, "partition": champion.partition, "problem": problem},
@@ -45,6 +52,7 @@ def run(step: Step) -> StageResult:
         step.asset("evaluation"), step.partition, document, data_version=document_digest(content)
     )
     pictures, shown = figures(report, partition=step.partition), tables(report)
+    store_pictures(step, stored.data_version, pictures)
     step.services.model_registry.log_results(
         candidate["run_id"],
         metrics=_tracker_metrics(report),
@@ -57,23 +65,37 @@ def run(step: Step) -> StageResult:
         stored=stored,
         judgements=tuple(judgements),
         policy_version=thresholds_version(thresholds),
-        facts=_facts(report, candidate, champion, problem),
+        facts=_facts(report, candidate, champion, problem)
+        | ({"champions_refused": list(trusted.refused)} if trusted.refused else {}),
         pictures={"overview": overview(report, partition=step.partition), **pictures},
         tables=shown,
     )
 
 
-def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) -> tuple[EvaluationReport, str]:
-    """Return the report, and why the champion could not be measured (empty when it was, or there is none)."""
-    pc = compute_functions()
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What an evaluation measured.
 
-    spec, registry = step.spec, step.services.model_registry
-    trusted = trusted_types(spec.variants.values())
-    model = registry.load(candidate["model_uri"], trusted_types=trusted)
-    index = step.read(("row_index",), step.partition)
-    naive = [] if spec.evaluation.baseline == "prior" else [spec.evaluation.baseline]
-    columns = list(dict.fromkeys([*spec.features.columns, *spec.evaluation.slices, *naive]))
-    rows = load_rows(step, index.filter(pc.equal(index["labelled"], True)), columns=columns, context="testing")
+    Attributes:
+        report: Metrics with intervals, slices, calibration.
+        problem: Why the champion could not be measured; empty when it was, or there is none.
+        rows: The labelled rows.
+        scored: Labels, days, slice columns and every model's scores.
+    """
+
+    report: EvaluationReport
+    problem: str
+    rows: Rows
+    scored: ScoredRows
+
+
+def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) -> Measured:
+    """Score candidate, champion and baseline on the period's labelled rows, and measure them."""
+    spec = step.spec
+    model = step.services.model_registry.load(
+        candidate["model_uri"], trusted_types=trusted_types(spec.variants.values())
+    )
+    rows, groups = _labelled_rows(step)
     classes = list(model.classes_) if spec.label.task == "multiclass" else None
     scores = {
         "candidate": predict(model, rows.frame, task=spec.label.task),
@@ -82,20 +104,37 @@ def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) ->
     champion_scores, problem = _champion_scores(step, champion, rows, classes)
     if champion_scores is not None:
         scores["champion"] = champion_scores
+    slices = rows.frame[list(spec.evaluation.slices)]
     report = evaluate(
         task=spec.label.task,
         y_true=rows.y,
         scores=scores,
         blocks=rows.day,
         metrics=list(dict.fromkeys([spec.selection.metric, *spec.evaluation.metrics])),
-        slice_columns=rows.frame[list(spec.evaluation.slices)] if spec.evaluation.slices else None,
+        slice_columns=slices if spec.evaluation.slices else None,
         classes=classes,
         confidence=spec.evaluation.confidence,
         replicates=spec.evaluation.replicates,
         seed=spec.training.seed,
         event_time=rows.event_time,
     )
-    return report, problem
+    group = spec.partitions.group
+    if group is not None and group.column not in slices:
+        slices = slices.assign(**{group.column: np.array(groups, dtype=object)})
+    scored = ScoredRows(y_true=rows.y, days=rows.day, scores=scores, columns=slices, classes=classes)
+    return Measured(report=report, problem=problem, rows=rows, scored=scored)
+
+
+def _labelled_rows(step: Step) -> tuple[Rows, list[str | None]]:
+    """Return the period's labelled rows, and the group of each."""
+    pc = compute_functions()
+    spec = step.spec
+    index = step.read(("row_index",), step.partition)
+    labelled = index.filter(pc.equal(index["labelled"], True))
+    naive = [] if spec.evaluation.baseline == "prior" else [spec.evaluation.baseline]
+    columns = list(dict.fromkeys([*spec.features.columns, *spec.evaluation.slices, *naive]))
+    rows = load_rows(step, labelled, columns=columns, context="testing")
+    return rows, [split_partition(partition)[0] for partition in labelled["partition"].to_pylist()]
 
 
 def _champion_scores(
@@ -107,7 +146,11 @@ def _champion_scores(
     registry = step.services.model_registry
     try:
         version = registry.version(champion.model_name, champion.model_version)
-        model = registry.load(version.model_uri, trusted_types=trusted_types(step.spec.variants.values()))
+        model = registry.load(
+            version.model_uri,
+            trusted_types=trusted_types(step.spec.variants.values()),
+            digest=champion.model_digest,
+        )
         if classes is not None and list(model.classes_) != classes:
             return None, f"it knows the classes {list(model.classes_)}, the candidate {classes}"
         return predict(model, rows.frame, task=step.spec.label.task), ""
@@ -133,7 +176,7 @@ def _baseline(step: Step, candidate: dict[str, Any], rows: Rows, classes: list[A
 
 
 def _judge(step: Step, report: EvaluationReport) -> list[Judgement]:
-    thresholds = select_thresholds(step.spec.gates, step.services.policy.thresholds())
+    thresholds = select_thresholds(step.spec.gates, step.policy)
     metrics = report.metrics
     intervals = {m: report.interval("candidate", m) for m in metrics}
     improvements = {m: report.difference(m, "baseline").improvement for m in metrics}
@@ -241,6 +284,8 @@ def _record_refusal(
             data_version=data_version,
             policy_version=policy_version,
             run_id=step.run_id,
-            evidence={j.check: dict(j.evidence) for j in failed},
+            evidence={"gates": {j.check: dict(j.evidence) for j in failed}},
+            policy_digest=step.policy.digest,
+            launched_by=(step.launched_by,),
         ),
     )

@@ -12,6 +12,7 @@ from ml_assets.digest import document_digest
 from ml_assets.interfaces import LoggedModel, ModelRun
 from ml_assets.metrics import METRICS
 from ml_assets.spec import VariantSpec
+from ml_assets.stages.fingerprints import fingerprint
 from ml_assets.stages.rows import Rows, load_rows
 from ml_assets.stages.step import StageResult, Step
 from ml_assets.training import TRUSTED_TYPES, fit, predict, prepare
@@ -66,6 +67,9 @@ def run_candidate(step: Step) -> StageResult:
         "training_rows": len(rows.y),
         "prior": prior(rows.y, step.spec.label.task),
         "prediction_digest": digest or chosen["prediction_digest"],
+        "inputs": {i.name: i.digest for i in rows.inputs},
+        "fingerprint": fingerprint(step, declared),
+        "launched_by": step.launched_by,
     }
     return _store(step, ("candidate",), document, seconds=seconds)
 
@@ -150,8 +154,8 @@ def _log(
 
 
 def _store(step: Step, stage: tuple[str, ...], document: dict[str, Any], *, seconds: float) -> StageResult:
-    # Run ids and addresses differ from run to run; what the model predicts does not.
-    content = {k: v for k, v in document.items() if k not in {"run_id", "model_uri"}}
+    # Run ids, addresses and launchers differ from run to run; what the model predicts does not.
+    content = {k: v for k, v in document.items() if k not in {"run_id", "model_uri", "launched_by"}}
     stored = step.services.data_store.write_document(
         step.asset(*stage), step.partition, document, data_version=document_digest(content)
     )

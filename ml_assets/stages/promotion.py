@@ -1,43 +1,64 @@
-"""The `promotion` stage: registers the candidate, compares it with the champion, and sets the aliases."""
+"""The `promotion` stage: registers the candidate, compares it, asks people where it must, and moves the champion.
 
-from dataclasses import replace
+The order is what makes a crash harmless: the decision is committed to the ledger first, the registry's aliases follow
+it. Repeating the stage repeats nothing that is settled and repairs what was left half done.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from ml_assets.bootstrap import Interval
-from ml_assets.comparison import decide
+from ml_assets.approvals.standing import Standing, standing
 from ml_assets.digest import document_digest
-from ml_assets.gates import select_thresholds, thresholds_version
-from ml_assets.interfaces import Decision, DecisionOutcome, LoggedModel, ModelVersion
-from ml_assets.stages.champions import champion_before, latest_by_partition
+from ml_assets.interfaces import Decision, LedgerView, LoggedModel, ModelVersion, ServingReport
+from ml_assets.stages.aliases import sync_aliases
+from ml_assets.stages.champions import latest_by_partition
+from ml_assets.stages.decisions import SETTLED, SupersededError, conclude, model_name, same_subject
+from ml_assets.stages.dossiers import write_dossier
+from ml_assets.stages.judging import Judged, compare, judge, limits_of
+from ml_assets.stages.scored_rows import read_probe, read_rows
 from ml_assets.stages.step import StageResult, Step
+from ml_assets.stages.trust import trusted_champion
+from ml_assets.training import trusted_types
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A registered candidate and what is decided on.
 
-def model_name(step: Step) -> str:
-    """Return the registered model's name; registries do not take a slash in it."""
-    return f"{step.spec.team}.{step.spec.name}"
+    Attributes:
+        evaluation: The evaluation's document.
+        document: The candidate's document.
+        version: Its registered version.
+        decision: A decision about it without outcome: what it is bound to, and who launched it.
+    """
+
+    evaluation: Mapping[str, Any]
+    document: Mapping[str, Any]
+    version: ModelVersion
+    decision: Decision
 
 
 def run(step: Step) -> StageResult:
-    """Decide what becomes of the candidate, record it, and point the registry's aliases accordingly."""
-    evaluation = step.read_document(("evaluation",), step.partition)
-    candidate = step.read_document(("candidate",), step.partition)
-    version = step.services.model_registry.register(
-        model_name(step),
-        LoggedModel(run_id=candidate["run_id"], model_uri=candidate["model_uri"]),
-        tags={"partition": step.partition, "variant": candidate["variant"], "dagster_run_id": step.run_id},
-    )
-    decision = plan_promotion(step, evaluation, version)
-    record_once(step, decision)
-    _set_aliases(step, version)
+    """Decide what becomes of the candidate, record it, and let the registry's aliases follow.
+
+    Raises:
+        GateClosedError: If a gate of the evaluation is closed.
+        SupersededError: If the champion it was compared with is not the champion of its time any more.
+    """
+    candidate = register(step)
+    decision = settle(step, candidate)
+    moves = sync_aliases(step.services, step.path, decision.model_name)
+    dossier = write_dossier(step, decision, candidate.document, candidate.evaluation)
     document = {
         "outcome": decision.outcome,
         "reason": decision.reason,
         "model_name": decision.model_name,
         "model_version": decision.model_version,
         "champion_version": decision.champion_version,
-        "variant": candidate["variant"],
+        "variant": candidate.document["variant"],
+        "decided_by": decision.decided_by,
         "evidence": dict(decision.evidence),
     }
     # A version number and a run differ from run to run; the decision on these data does not.
@@ -45,78 +66,176 @@ def run(step: Step) -> StageResult:
     stored = step.services.data_store.write_document(
         step.asset("promotion"), step.partition, document, data_version=document_digest(content)
     )
-    facts = {k: v for k, v in document.items() if k != "evidence" and v is not None}
-    return StageResult(stored=stored, policy_version=decision.policy_version, facts=facts)
+    facts = {k: v for k, v in document.items() if k != "evidence" and v is not None} | {"dossier": dossier}
+    incidents = [move.sentence for move in moves if move.foreign]
+    return StageResult(
+        stored=stored,
+        policy_version=decision.policy_version,
+        facts=facts | ({"incidents": incidents} if incidents else {}),
+        tables=_tables(decision),
+    )
 
 
-def plan_promotion(step: Step, evaluation: dict[str, Any], version: ModelVersion) -> Decision:
-    """Return the decision on a candidate whose gates are open; nothing is changed yet."""
-    metric = step.spec.selection.metric
-    margin = select_thresholds([f"{metric}.margin"], step.services.policy.thresholds())
-    key = f"{'/'.join(step.asset('evaluation'))} [{step.partition}]"
+def register(step: Step) -> Candidate:
+    """Return the candidate as a registered version, with everything that a decision on it is bound to."""
+    evaluation = step.read_document(("evaluation",), step.partition)
+    document = step.read_document(("candidate",), step.partition)
+    registry = step.services.model_registry
+    version = registry.register(
+        model_name(step),
+        LoggedModel(run_id=document["run_id"], model_uri=document["model_uri"]),
+        tags={"partition": step.partition, "variant": document["variant"], "dagster_run_id": step.run_id},
+    )
     champion = evaluation["champion"]
-    outcome, reason, evidence = _compare(evaluation, metric, margin[0].value or 0.0)
-    return Decision(
-        pipeline=(step.spec.team, step.spec.name),
+    key = f"{'/'.join(step.asset('evaluation'))} [{step.partition}]"
+    bound = Decision(
+        pipeline=step.path,
         partition=step.partition,
-        outcome=outcome,
-        reason=reason,
+        outcome="undecided",
+        reason="",
         model_name=version.name,
         model_version=version.version,
         champion_version=None if champion is None else champion["version"],
         data_version=step.upstream[key],
-        policy_version=thresholds_version(margin),
+        policy_version=step.policy.digest,
         run_id=step.run_id,
-        evidence=evidence,
+        model_digest=registry.digest(version.model_uri),
+        evaluation_digest=document_digest(dict(evaluation)),
+        policy_digest=step.policy.digest,
+        launched_by=tuple(dict.fromkeys([document.get("launched_by", ""), step.launched_by])),
     )
+    return Candidate(evaluation=evaluation, document=document, version=version, decision=bound)
 
 
-def _compare(evaluation: dict[str, Any], metric: str, margin: float) -> tuple[DecisionOutcome, str, dict[str, Any]]:
-    champion = evaluation["champion"]
-    if champion is None:
-        return "promoted", "first champion: no earlier version, and every gate of the policy is open", {}
-    improvement = evaluation["improvement_over_champion"]
-    if improvement is None:
-        return (
-            "undecided",
-            f"champion version {champion['version']} cannot score these rows: {champion['problem']}",
-            {},
+def settle(step: Step, candidate: Candidate) -> Decision:
+    """Return the decision that stands: the one there was when it is settled or still waits, else a new one."""
+    last = latest_by_partition(step.services.ledger.decisions(step.path)).get(step.partition)
+    if last is not None and same_subject(last, candidate.decision):
+        if last.outcome in SETTLED:
+            return last
+        if last.outcome == "awaiting_approval" and last.policy_digest == candidate.decision.policy_digest:
+            given = approvals(step, step.services.ledger, last)
+            if not given.complete and not given.closed:
+                return last
+    decision = plan_promotion(step, candidate)
+    return conclude(step, decision, lambda view, newest: _final(step, view, newest, decision))
+
+
+def plan_promotion(step: Step, candidate: Candidate) -> Decision:
+    """Return the decision on a candidate whose gates are open; nothing is recorded yet."""
+    champion = trusted_champion(step.services, step.path, step.time).champion
+    version = None if champion is None else champion.model_version
+    if version != candidate.decision.champion_version:
+        raise SupersededError(
+            f"{'/'.join(step.path)} [{step.partition}] was evaluated against "
+            f"version {candidate.decision.champion_version or 'none'}, but version {version or 'none'} is champion of "
+            "its time now. Materialize `evaluation` and `promotion` of the partition again."
         )
-    comparison = decide(Interval(**improvement[metric]), margin=margin)
-    outcome: dict[str, DecisionOutcome] = {
-        "better": "promoted",
-        "not_worse": "promoted",
-        "worse": "kept",
-        "undecided": "undecided",
-    }
-    evidence = {
-        "metric": metric,
-        "margin": margin,
-        "improvement": improvement[metric],
-        "result": comparison.outcome,
-    }
-    return (
-        outcome[comparison.outcome],
-        f"{metric} against champion {champion['version']}: {comparison.reason}",
-        evidence,
+    problem = (candidate.evaluation["champion"] or {}).get("problem")
+    if problem:
+        reason = f"champion version {version} cannot score these rows: {problem}"
+        return replace(candidate.decision, outcome="undecided", reason=reason)
+    rows = read_rows(step.services, step.path, step.partition, candidate.evaluation)
+    compared = compare(step.spec, rows, step.policy)
+    serving = check_serving(step, candidate) if _may_score(compared.outcome, step) else None
+    before = None if champion is None else champion.evidence.get("fingerprint", {})
+    judged = judge(compared, candidate.document["fingerprint"], before, step.policy, serving)
+    return replace(
+        candidate.decision,
+        outcome=judged.outcome,
+        reason=judged.reason,
+        evidence=_evidence(step, candidate, judged, serving),
     )
 
 
-def record_once(step: Step, decision: Decision) -> None:
-    """Record a decision unless the partition's last one says exactly the same; a retried step adds nothing."""
-    last = latest_by_partition(step.services.ledger.decisions(decision.pipeline)).get(decision.partition)
-    if last is not None and replace(last, recorded_at=None, run_id=decision.run_id) == decision:
-        return
-    step.services.ledger.record_decision(decision)
+def _may_score(outcome: str, step: Step) -> bool:
+    """Whether a candidate with this outcome may score rows that somebody uses: as champion, or in an A/B arm."""
+    return outcome == "promote" or (outcome == "undecided" and step.policy.number("ab.challenger_share") > 0)
 
 
-def _set_aliases(step: Step, version: ModelVersion) -> None:
-    """Point the aliases at what the ledger says; after a crash the next run repairs them the same way."""
-    registry = step.services.model_registry
-    decisions = step.services.ledger.decisions((step.spec.team, step.spec.name))
-    newest = max(d.partition for d in decisions if d.model_version is not None)
-    if step.partition == newest:
-        registry.set_alias(version.name, CHALLENGER, version.version)
-    champion = champion_before(decisions, None)
-    if champion is not None and champion.model_version is not None:
-        registry.set_alias(version.name, CHAMPION, champion.model_version)
+def check_serving(step: Step, candidate: Candidate) -> ServingReport:
+    """Serve the registered version in a clean process, against the scores that were evaluated."""
+    rows, expected = read_probe(step.services, step.path, step.partition, candidate.evaluation)
+    return step.services.serving_check.check(
+        candidate.version,
+        rows,
+        expected,
+        task=step.spec.label.task,
+        limits=limits_of(step.policy),
+        trusted_types=trusted_types(step.spec.variants.values()),
+    )
+
+
+def approvals(step: Step, view: LedgerView, decision: Decision) -> Standing:
+    """Return who has approved a waiting decision by now."""
+    people = step.services.policy.people()
+    return standing(decision, view.records(decision.pipeline), step.policy, people, at=_now())
+
+
+def _final(step: Step, view: LedgerView, last: Decision | None, proposed: Decision) -> Decision:
+    """Return what to record: a waiting decision is promoted when its approvals are complete, closed when it expired."""
+    if proposed.outcome != "awaiting_approval":
+        return proposed
+    waiting = last is not None and last.outcome == "awaiting_approval" and same_subject(last, proposed)
+    if last is None or not waiting or last.policy_digest != proposed.policy_digest:
+        return proposed
+    given = approvals(step, view, last)
+    if given.complete:
+        _require_newest(view, proposed)
+        people = ", ".join(approval.person for approval in given.approvals)
+        reason = f"{proposed.reason} Approved by {people}."
+        # The launchers stay those of the request: whoever starts this run has no part in what is promoted.
+        return replace(proposed, outcome="promoted", reason=reason, decided_by=people, launched_by=last.launched_by)
+    if given.closed:
+        reason = (
+            f"it was not approved in time: {len(given.approvals)} of {given.needed} approvals until "
+            f"{given.expires_at:%Y-%m-%d %H:%M} UTC. Materialize `promotion` again to ask once more."
+        )
+        return replace(proposed, outcome="refused", reason=reason)
+    return last
+
+
+def _require_newest(view: LedgerView, proposed: Decision) -> None:
+    """Refuse to promote by an old approval what a later period's candidate has overtaken."""
+    later = [
+        d
+        for d in latest_by_partition(view.decisions(proposed.pipeline)).values()
+        if d.outcome == "promoted" and d.partition > proposed.partition
+    ]
+    if later:
+        raise SupersededError(
+            f"{'/'.join(proposed.pipeline)} [{proposed.partition}] was approved, but version "
+            f"{later[0].model_version} of {later[0].partition} has been promoted since. The approval is superseded; "
+            "nothing was changed."
+        )
+
+
+def _evidence(step: Step, candidate: Candidate, judged: Judged, serving: ServingReport | None) -> dict[str, Any]:
+    policy = step.policy
+    return {
+        "challenge": None if judged.challenge is None else dict(judged.challenge),
+        "material": [test.to_document() for test in judged.tests],
+        "approval_reasons": list(judged.approval_reasons),
+        "serving": None if serving is None else asdict(serving) | {"problems": list(serving.problems)},
+        "fingerprint": dict(candidate.document["fingerprint"]),
+        "waivers": dict(step.waivers),
+        "approval": {
+            "needed": policy.number("approval.needed"),
+            "roles": list(policy.names("approval.roles")),
+            "valid_days": policy.number("approval.valid_days"),
+        },
+    }
+
+
+def _tables(decision: Decision) -> dict[str, Any]:
+    import pandas as pd
+
+    tests = decision.evidence.get("material")
+    if not tests:
+        return {}
+    lines = [{"test": t["name"], "changed": "yes" if t["changed"] else "no", "found": t["sentence"]} for t in tests]
+    return {"material change": pd.DataFrame(lines)}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ml_assets.approvals.waivers import live_waiver
 from ml_assets.errors import StoreError
 from ml_assets.gates import (
     EXPECTATIONS,
@@ -17,11 +19,16 @@ from ml_assets.gates import (
 from ml_assets.interfaces import (
     AssetPath,
     DataStore,
+    DossierStore,
+    EffectivePolicy,
     Ledger,
     ModelRegistry,
+    PipelinePath,
     PolicySource,
+    ServingCheck,
     StoredPartition,
     Validator,
+    Verdict,
 )
 from ml_assets.periods import Periods, join_partition, split_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
@@ -31,6 +38,10 @@ from ml_assets.spec import PipelineSpec
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+
+LAUNCHED_BY_TAG = "ml_assets/launched_by"
+"""Run tag: who launched the run. A claim, like every tag: it can only keep people from approving, never let them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +54,8 @@ class Services:
     validator: Validator
     policy: PolicySource
     landing: LandingZone
+    serving_check: ServingCheck
+    dossiers: DossierStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +90,35 @@ class Step:
         services: The world.
         partition: Dagster's partition key.
         run_id: Dagster run, for the record.
+        launched_by: Who launched the run; empty when nobody said.
         upstream: Filled as upstream partitions are read: "asset [partition]" → data version.
+        waivers: Filled as closed gates are passed: "asset [partition] gate" → who let it pass, until when and why.
+        notes: Filled with what a reader of the result should know, a sentence each.
     """
 
     pipeline: LoadedPipeline
     services: Services
     partition: str
     run_id: str
+    launched_by: str = ""
     upstream: dict[str, str] = field(default_factory=dict)
+    waivers: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def spec(self) -> PipelineSpec:
         """Return the pipeline's description."""
         return self.pipeline.spec
+
+    @property
+    def path(self) -> PipelinePath:
+        """Return (team, pipeline)."""
+        return self.spec.team, self.spec.name
+
+    @cached_property
+    def policy(self) -> EffectivePolicy:
+        """Return the policy as it is when this step first asks; one step decides by one policy."""
+        return self.services.policy.effective(self.path)
 
     @property
     def group(self) -> str | None:
@@ -138,9 +167,27 @@ class Step:
             data_version=stored.data_version,
             policy_version=policy_version,
             checks=checks,
+            waived=self._waived,
         )
         self.upstream[f"{'/'.join(asset)} [{partition}]"] = stored.data_version
         return stored
+
+    def _waived(self, verdict: Verdict) -> bool:
+        """Whether a person lets a failed gate of this data version pass now, and may; noted for the decision."""
+        waiver = live_waiver(
+            verdict,
+            self.services.ledger.records(self.path, kind="waiver"),
+            self.policy,
+            self.services.policy.people(),
+            at=datetime.now(UTC),
+            launched_by=launchers_of(self.services.ledger, verdict),
+        )
+        if waiver is None:
+            return False
+        self.waivers[f"{'/'.join(verdict.asset)} [{verdict.partition}] {verdict.check}"] = (
+            f"{waiver.person} until {waiver.expires_at:%Y-%m-%d %H:%M} UTC: {waiver.reason}"
+        )
+        return True
 
     def read(
         self,
@@ -160,6 +207,19 @@ class Step:
         return self.services.data_store.read_document(stored.asset, partition, data_version=stored.data_version)
 
 
+def launchers_of(ledger: Ledger, verdict: Verdict) -> list[str]:
+    """Return who is known to have launched runs that led to a verdict: by decisions of its run or of its period."""
+    path, time = (verdict.asset[0], verdict.asset[1]), split_partition(verdict.partition)[1]
+    found = [
+        name
+        for decision in ledger.decisions(path)
+        if decision.run_id == verdict.run_id or decision.partition == time
+        for name in decision.launched_by
+        if name
+    ]
+    return list(dict.fromkeys(found))
+
+
 def gates_of(step: Step, stage: str) -> tuple[list[str], str]:
     """Return the checks that a stage's data version must pass, and the policy version they are judged by now."""
     if stage == "raw_data":
@@ -167,6 +227,6 @@ def gates_of(step: Step, stage: str) -> tuple[list[str], str]:
     if stage == "features":
         return [EXPECTATIONS], expectations_version(step.pipeline.features_expectations)
     if stage == "evaluation" and step.spec.gates:
-        thresholds = select_thresholds(step.spec.gates, step.services.policy.thresholds())
+        thresholds = select_thresholds(step.spec.gates, step.policy)
         return [t.name for t in thresholds], thresholds_version(thresholds)
     return [], ""

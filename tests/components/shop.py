@@ -1,5 +1,9 @@
 """A small pipeline on made-up orders, with fakes for the world: what component tests materialize."""
 
+import copy
+import threading
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.components import TrainingPipeline
+from ml_assets.interfaces import Person, PublicKey
 from ml_assets.reading.pipeline_file import check_pipeline
 from ml_assets.sources import LandingZone
 from ml_assets.spec import (
@@ -28,11 +33,13 @@ from ml_assets.spec import (
     TrainingSpec,
     VariantSpec,
 )
-from ml_assets.stages.step import Services
+from ml_assets.stages.step import LAUNCHED_BY_TAG, Services
 from ml_assets.testing.data_store import FakeDataStore
+from ml_assets.testing.dossiers import FakeDossierStore
 from ml_assets.testing.ledger import FakeLedger
 from ml_assets.testing.model_registry import FakeModelRegistry
 from ml_assets.testing.policy_source import FakePolicySource
+from ml_assets.testing.serving_check import FakeServingCheck
 from ml_assets.testing.validator import FakeValidator
 
 MONTHS = ("2024-01", "2024-02", "2024-03")
@@ -151,14 +158,62 @@ def shop(**changes: Any) -> TrainingPipeline:
 
 def services(landing: Path, **thresholds: float) -> Services:
     """Return a world of fakes around a landing zone."""
+    registry = FakeModelRegistry()
     return Services(
         data_store=FakeDataStore(),
         ledger=FakeLedger(),
-        model_registry=FakeModelRegistry(),
+        model_registry=registry,
         validator=FakeValidator(),
-        policy=FakePolicySource({"roc_auc.floor": 0.55, "roc_auc.margin": 0.02, **thresholds}),
+        policy=policy(**thresholds),
         landing=LandingZone(root=str(landing)),
+        serving_check=FakeServingCheck(registry),
+        dossiers=FakeDossierStore(),
     )
+
+
+def policy(**settings: Any) -> FakePolicySource:
+    """Return a policy for the shop: what is given, over lenient settings and without approvals of first models."""
+    lenient = {
+        "roc_auc.floor": 0.55,
+        "roc_auc.margin": 0.02,
+        "roc_auc.material_band": 0.2,
+        "comparison.replicates": 200,
+        "material.first_model": False,
+    }
+    return FakePolicySource({**lenient, **settings}, people=PEOPLE)
+
+
+class TestSigner:
+    """A person of the tests with a key made from the name."""
+
+    __test__ = False
+
+    def __init__(self, person: str) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        self.person = person
+        self._private = Ed25519PrivateKey.from_private_bytes(person.encode().ljust(32, b"."))
+        self.key = self._private.public_key().public_bytes_raw().hex()
+
+    def sign(self, payload: bytes) -> bytes:
+        """Return the signature."""
+        return self._private.sign(payload)
+
+
+def reviewer(name: str, **changes: Any) -> Person:
+    """Return a model reviewer of all teams, whose key `TestSigner(name)` signs with."""
+    given = Person(
+        name=name,
+        roles=("model_reviewer",),
+        teams=("*",),
+        keys=(PublicKey(value=TestSigner(name).key, effective_from=datetime(2013, 1, 1, tzinfo=UTC)),),
+        file="policies/people.yaml",
+        line=3,
+    )
+    return replace(given, **changes)
+
+
+PEOPLE = {name: reviewer(name) for name in ("anna", "olga")}
 
 
 class Shop:
@@ -172,21 +227,31 @@ class Shop:
         spec = PipelineSpec(**{name: getattr(self.component, name) for name in PipelineSpec.model_fields})
         self.pipeline = check_pipeline(spec, folder)
 
+    def copy(self, instance: dg.DagsterInstance) -> "Shop":
+        """Return the shop with a copy of its world, over the same landed files and pipeline."""
+        other = copy.copy(self)
+        world = {f.name: getattr(self.world, f.name) for f in fields(Services)}
+        # One copy of all, so that what refers to each other still does; locks are made anew, not copied.
+        world = copy.deepcopy(world, {id(self.world.ledger._lock): threading.RLock()})
+        other.world, other.instance = Services(**world), instance
+        return other
+
     def run(
         self,
         *stages: str,
         partition: str | None = None,
         span: tuple[str, str] | None = None,
         checks: bool = True,
+        launched_by: str = "lena",
     ) -> dg.ExecuteInProcessResult:
         """Materialize stages of one partition, or of a range, in a run of their own."""
         keys = [dg.AssetKey(["shop", "returns", *stage.split("/")]) for stage in stages]
         selection: dg.AssetSelection = dg.AssetSelection.assets(*keys)
         if not checks:
             selection = selection.without_checks()
-        tags = {}
+        tags = {LAUNCHED_BY_TAG: launched_by}
         if span is not None:
-            tags = {
+            tags |= {
                 "dagster/asset_partition_range_start": span[0],
                 "dagster/asset_partition_range_end": span[1],
             }

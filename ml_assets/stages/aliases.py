@@ -1,0 +1,100 @@
+"""The one place where the registry's aliases change: they mirror the ledger, and what somebody else moved is named."""
+
+from dataclasses import dataclass
+
+from ml_assets.interfaces import LedgerView, ModelRegistry, PipelinePath, Record
+from ml_assets.stages.champions import newest_registered, shadow_before
+from ml_assets.stages.step import Services
+from ml_assets.stages.trust import believed
+
+CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
+ALIASES = (CHAMPION, CHALLENGER, SHADOW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One alias that was pointed elsewhere; versions are None where it was or is not set.
+
+    Attributes:
+        alias: Its name.
+        before: Version it pointed at.
+        after: Version it points at now.
+        foreign: Whether somebody else had pointed it there, without a decision.
+    """
+
+    alias: str
+    before: str | None
+    after: str | None
+    foreign: bool
+
+    @property
+    def sentence(self) -> str:
+        """Return what happened, for a reader."""
+        target = "nothing" if self.after is None else f"version {self.after}"
+        if self.foreign:
+            return (
+                f"alias {self.alias} had been pointed at version {self.before} without a decision; that is refused, "
+                f"and it points at {target}"
+            )
+        return f"alias {self.alias} points at {target}"
+
+
+def sync_aliases(services: Services, path: PipelinePath, name: str) -> list[Move]:
+    """Point the aliases at what the ledger's believed decisions say, and record each move.
+
+    The decision is recorded before; a process that dies in here leaves an alias on the old or on the new version, and
+    the next call repairs it. Two that come at once wait for each other.
+
+    Args:
+        services: The world.
+        path: The pipeline.
+        name: Registered model's name.
+    """
+    registry = services.model_registry
+    with services.ledger.exclusive(path) as view:
+        moves = _moves(registry, name, _wanted(services, view, path), _recorded(view, path))
+        for move in moves:
+            if move.after is None:
+                registry.delete_alias(name, move.alias)
+            else:
+                registry.set_alias(name, move.alias, move.after)
+            view.append(
+                Record(
+                    pipeline=path,
+                    kind="incident" if move.foreign else "alias",
+                    subject=move.alias,
+                    body={"from": move.before, "to": move.after, "sentence": move.sentence},
+                )
+            )
+    return moves
+
+
+def _wanted(services: Services, view: LedgerView, path: PipelinePath) -> dict[str, str | None]:
+    decisions = view.decisions(path)
+    champion = believed(services, view, path, None).champion
+    newest, shadow = newest_registered(decisions), shadow_before(decisions, champion, None)
+    enabled = services.policy.effective(path).flag("shadow.enabled")
+    return {
+        CHAMPION: None if champion is None else champion.model_version,
+        CHALLENGER: None if newest is None else newest.model_version,
+        SHADOW: shadow.model_version if shadow is not None and enabled else None,
+    }
+
+
+def _recorded(view: LedgerView, path: PipelinePath) -> dict[str, str | None]:
+    """Return where each alias was pointed last by this module."""
+    moves = [r for r in view.records(path) if r.kind in ("alias", "incident") and r.subject in ALIASES]
+    return {record.subject: record.body.get("to") for record in moves}
+
+
+def _moves(
+    registry: ModelRegistry, name: str, wanted: dict[str, str | None], recorded: dict[str, str | None]
+) -> list[Move]:
+    moves = []
+    for alias, after in wanted.items():
+        found = registry.version_by_alias(name, alias)
+        before = None if found is None else found.version
+        if before != after:
+            foreign = before is not None and before != recorded.get(alias)
+            moves.append(Move(alias=alias, before=before, after=after, foreign=foreign))
+    return moves

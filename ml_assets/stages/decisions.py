@@ -1,0 +1,89 @@
+"""Recording decisions: one transaction that looks again at what was decided on, and adds nothing twice."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ml_assets.errors import MlAssetsError
+from ml_assets.interfaces import Decision, LedgerView
+from ml_assets.stages.champions import latest_by_partition
+from ml_assets.stages.step import Step
+from ml_assets.stages.trust import believed
+
+SETTLED = ("promoted", "rolled_back", "rejected")
+"""Outcomes that stay as they are while model and evaluation are the same."""
+
+
+class SupersededError(MlAssetsError):
+    """What a decision was made on is no longer so: another champion, or another decision on the partition."""
+
+
+def model_name(step: Step) -> str:
+    """Return the registered model's name; registries do not take a slash in it."""
+    return f"{step.spec.team}.{step.spec.name}"
+
+
+def same_subject(first: Decision, second: Decision) -> bool:
+    """Return whether two decisions are about the same model, by the same evaluation."""
+    return (first.model_digest, first.evaluation_digest) == (second.model_digest, second.evaluation_digest) and (
+        first.model_digest != ""
+    )
+
+
+def record_once(step: Step, decision: Decision) -> Decision:
+    """Record a decision unless the partition's last one says exactly the same; a retried step adds nothing."""
+    with step.services.ledger.exclusive(decision.pipeline) as view:
+        return append_once(view, decision)
+
+
+def append_once(view: LedgerView, decision: Decision) -> Decision:
+    """Append a decision in a transaction unless the partition's last one says the same; return the one that stands."""
+    last = latest_by_partition(view.decisions(decision.pipeline)).get(decision.partition)
+    if last is not None and _says_the_same(last, decision):
+        return last
+    view.record_decision(decision)
+    return view.decisions(decision.pipeline)[-1]
+
+
+def conclude(step: Step, proposed: Decision, final: Callable[[LedgerView, Decision | None], Decision]) -> Decision:
+    """Record what becomes of a candidate, in one transaction, and return the decision that stands.
+
+    Args:
+        step: The running step.
+        proposed: What was decided, on the champion that it names.
+        final: Given the transaction and the partition's last decision returns what to record, such as the promotion
+            of a decision whose approvals are complete.
+
+    Raises:
+        SupersededError: If another champion was made since; nothing is recorded.
+    """
+    with step.services.ledger.exclusive(proposed.pipeline) as view:
+        decisions = view.decisions(proposed.pipeline)
+        last = latest_by_partition(decisions).get(proposed.partition)
+        if last is not None and last.outcome in SETTLED and same_subject(last, proposed):
+            return last
+        decision = final(view, last)
+        if decision.outcome in ("promoted", "awaiting_approval"):
+            _require_same_champion(step, view, decision)
+        return append_once(view, decision)
+
+
+def _require_same_champion(step: Step, view: LedgerView, decision: Decision) -> None:
+    champion = believed(step.services, view, decision.pipeline, decision.partition).champion
+    version = None if champion is None else champion.model_version
+    if version != decision.champion_version:
+        raise SupersededError(
+            f"{'/'.join(decision.pipeline)} [{decision.partition}] was compared with "
+            f"{_named(decision.champion_version)}, but {_named(version)} is champion of that time now. "
+            "Materialize `evaluation` and `promotion` of the partition again."
+        )
+
+
+def _named(version: str | None) -> str:
+    return "no champion" if version is None else f"version {version}"
+
+
+def _says_the_same(last: Decision, decision: Decision) -> bool:
+    """Whether two decisions differ only in when, where and by whom they were made."""
+    return replace(last, recorded_at=None, run_id="", launched_by=(), evidence={}) == replace(
+        decision, recorded_at=None, run_id="", launched_by=(), evidence={}
+    )

@@ -1,0 +1,121 @@
+"""Promotes what people have approved: within seconds of the last signature, and again when an attempt failed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from ml_assets.approvals.standing import standing
+from ml_assets.interfaces import Decision, Ledger, PipelinePath, PolicySource
+from ml_assets.stages.champions import latest_by_partition
+from ml_assets.stages.step import LAUNCHED_BY_TAG
+
+SENSOR = "approvals"
+INTERVAL_SECONDS = 5
+RETRY_AFTER = (timedelta(0), timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2))
+"""How long after an attempt the next one may start; after the last one a person must look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """A waiting decision that is to be decided again.
+
+    Attributes:
+        decision: The waiting decision.
+        why: "approved" or "expired".
+    """
+
+    decision: Decision
+    why: str
+
+    @property
+    def key(self) -> str:
+        """Return what an attempt is counted under: the request, its subject and why."""
+        d = self.decision
+        asked = "" if d.recorded_at is None else d.recorded_at.isoformat()
+        return f"{'/'.join(d.pipeline)}|{d.partition}|{asked}|{d.evaluation_digest[:12]}|{self.why}"
+
+
+def due(ledger: Ledger, policy: PolicySource, pipelines: Sequence[PipelinePath], now: datetime) -> list[Due]:
+    """Return the waiting decisions whose approvals are complete, or whose time is over."""
+    found: list[Due] = []
+    for path in pipelines:
+        latest = latest_by_partition(ledger.decisions(path)).values()
+        waiting = [d for d in latest if d.outcome == "awaiting_approval"]
+        if not waiting:
+            continue
+        effective, people, records = policy.effective(path), policy.people(), ledger.records(path)
+        for decision in waiting:
+            given = standing(decision, records, effective, people, at=now)
+            if given.complete or given.closed:
+                found.append(Due(decision=decision, why="approved" if given.complete else "expired"))
+    return found
+
+
+def plan_attempts(
+    wanted: Sequence[Due], attempts: Mapping[str, Sequence[Any]], now: datetime
+) -> tuple[list[tuple[Due, int]], dict[str, list[Any]]]:
+    """Return which to start now, each with its number, and the attempts to remember.
+
+    Args:
+        wanted: What is due.
+        attempts: Key → [attempts so far, instant of the last one in ISO 8601]; what is no longer due is forgotten.
+        now: The instant.
+    """
+    start: list[tuple[Due, int]] = []
+    remembered: dict[str, list[Any]] = {}
+    for item in wanted:
+        count, last = attempts.get(item.key, (0, None))
+        ready = last is None or now >= datetime.fromisoformat(last) + RETRY_AFTER[min(count, len(RETRY_AFTER) - 1)]
+        if count < len(RETRY_AFTER) and ready:
+            start.append((item, count + 1))
+            remembered[item.key] = [count + 1, now.isoformat()]
+        else:
+            remembered[item.key] = [count, last]
+    return start, remembered
+
+
+def build_approvals_sensor(pipelines: Sequence[PipelinePath]) -> dg.SensorDefinition:
+    """Return the sensor that watches all pipelines of a code location.
+
+    It asks for a run of `promotion` on the waiting partition; that run verifies everything anew, and of two runs at
+    once one promotes.
+    """
+    promotions = {path: dg.AssetKey([*path, "promotion"]) for path in pipelines}
+
+    @dg.sensor(
+        name=SENSOR,
+        target=dg.AssetSelection.assets(*promotions.values()),
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        required_resource_keys={"ledger", "policy"},
+        description="Promotes a waiting candidate when its approvals are complete, closes it when its time is over.",
+    )
+    def approvals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now = datetime.now(UTC)
+        wanted = due(context.resources.ledger, context.resources.policy, pipelines, now)
+        start, remembered = plan_attempts(wanted, json.loads(context.cursor or "{}"), now)
+        requests = [
+            dg.RunRequest(
+                run_key=f"{item.key}|{attempt}",
+                asset_selection=[promotions[item.decision.pipeline]],
+                partition_key=item.decision.partition,
+                tags={LAUNCHED_BY_TAG: f"sensor:{SENSOR}", "ml_assets/why": item.why},
+            )
+            for item, attempt in start
+        ]
+        cursor = json.dumps(remembered, sort_keys=True)
+        if requests:
+            return dg.SensorResult(run_requests=requests, cursor=cursor)
+        exhausted = [item for item in wanted if remembered[item.key][0] >= len(RETRY_AFTER)]
+        reason = (
+            f"{len(exhausted)} waiting candidates were not decided on in {len(RETRY_AFTER)} attempts; see their runs."
+            if exhausted
+            else "Nothing that waits has its approvals yet."
+        )
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
+
+    return approvals
