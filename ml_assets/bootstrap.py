@@ -12,8 +12,8 @@ differences are paired.
 
 Intervals are the estimate ± t·SE with n_blocks − 1 degrees of freedom. The replicates' own quantiles are too narrow
 when blocks are few: on simulated months of 28 to 31 days either end missed the truth in 3 to 4 % of cases in place
-of 2.5 %, with 5 blocks in 7 to 8 %. The SE is the larger of the bootstrap's, freed from its factor √((n − 1)/n), and the
-jackknife's over blocks, which errs to the safe side (Efron & Stein, 1981, "The jackknife estimate of variance").
+of 2.5 %, with 5 blocks in 7 to 8 %. The SE is the larger of the bootstrap's, freed from its factor √((n − 1)/n), and
+the jackknife's over blocks, which errs to the safe side (Efron & Stein, 1981, "The jackknife estimate of variance").
 """
 
 import itertools

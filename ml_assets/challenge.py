@@ -34,8 +34,7 @@ Reference = Literal["champion", "baseline"]
 CalibrationMetric = Literal["log_loss", "brier_score"]
 
 CANDIDATE, CHAMPION, BASELINE = "candidate", "champion", "baseline"
-NAMED_SLICES = 5
-"""Slices that a reason names."""
+NAMED_SLICES = 5  # in a reason; the rest are counted
 
 
 @dataclass(frozen=True, kw_only=True)

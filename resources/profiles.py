@@ -16,8 +16,8 @@ from resources.data_store import ParquetDataStore
 from resources.dossiers import DossierFiles
 from resources.expectations import GreatExpectationsValidator
 from resources.ledger import SqlLedger
-from resources.model_registry import QUIET_ENVIRONMENT, MlflowRegistry
 from resources.ledger.anchor import AnchorFiles
+from resources.model_registry import QUIET_ENVIRONMENT, MlflowRegistry
 from resources.policy_files import PolicyFiles
 from resources.serving_check import CleanProcessServingCheck
 

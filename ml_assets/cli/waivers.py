@@ -144,4 +144,3 @@ def _current_verdict(services: Services, asset: tuple[str, ...], partition: str,
             f"it has verdicts of {known}.",
         )
     return latest[gate]
-

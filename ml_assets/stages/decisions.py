@@ -64,7 +64,21 @@ def conclude(step: Step, proposed: Decision, final: Callable[[LedgerView, Decisi
         decision = final(view, last)
         if decision.outcome in ("promoted", "awaiting_approval"):
             _require_same_champion(step, view, decision)
-        return append_once(view, decision)
+        stands = append_once(view, decision)
+        if stands.outcome == "promoted":
+            _close_overtaken(view, stands)
+        return stands
+
+
+def _close_overtaken(view: LedgerView, promoted: Decision) -> None:
+    """Close what still waits on earlier periods: nobody should be asked about a model that would never score."""
+    for waiting in latest_by_partition(view.decisions(promoted.pipeline)).values():
+        if waiting.outcome == "awaiting_approval" and waiting.partition < promoted.partition:
+            reason = (
+                f"superseded: version {promoted.model_version} of {promoted.partition} was promoted while it waited"
+            )
+            closed = replace(waiting, outcome="refused", reason=reason, run_id=promoted.run_id, recorded_at=None)
+            view.record_decision(closed)
 
 
 def _require_same_champion(step: Step, view: LedgerView, decision: Decision) -> None:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml_assets.experiments.report import AbReport, ab_report
 from ml_assets.experiments.stopping import row_losses
 from ml_assets.periods import split_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
-from ml_assets.stages.features import EVENT_TIME, ROW_ID
+from ml_assets.stages.features import EVENT_TIME, LABEL_TIME, ROW_ID
 from ml_assets.stages.step import Services, Step
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def _rows(step: Step, partition: str) -> "pd.DataFrame | None":
         return None
     scored = store.read(step.asset("predictions"), partition).to_pandas()
     label = spec.label.column
-    labels = step.read(("features",), partition, columns=[ROW_ID, label]).to_pandas()
+    labels = step.read(("features",), partition, columns=[ROW_ID, label, LABEL_TIME]).to_pandas()
     joined = scored.merge(labels.rename(columns={label: "_label"}), on=ROW_ID, how="left", validate="one_to_one")
-    known = joined["_label"].notna().to_numpy()
+    known = joined["_label"].notna().to_numpy() & _complete(joined)
     loss = np.full(len(joined), np.nan)
     if known.any():
         names = [c for c in scored.columns if c.startswith("score_")]
@@ -68,6 +69,17 @@ def _rows(step: Step, partition: str) -> "pd.DataFrame | None":
         y = truth.astype(str).to_numpy() if classes else truth.to_numpy(dtype=np.float64)
         loss[known] = row_losses(spec.label.task, y, scores.to_numpy(dtype=np.float64)[known], classes)
     return joined[[ROW_ID, EVENT_TIME, "arm", "model_version", "challenger_share"]].assign(loss=loss)
+
+
+def _complete(rows: "pd.DataFrame") -> NDArray[np.bool_]:
+    """Return which rows happened before the first one whose label is not due yet: later days are known in part only."""
+    import pandas as pd
+
+    due = pd.to_datetime(rows[LABEL_TIME], utc=True) <= pd.Timestamp.now(tz="UTC")
+    if due.all():
+        return np.ones(len(rows), dtype=np.bool_)
+    times = pd.to_datetime(rows[EVENT_TIME], utc=True)
+    return (times.dt.floor("D") < times[~due].min().floor("D")).to_numpy()
 
 
 def _plan(rows: "pd.DataFrame") -> tuple[str, str, float]:

@@ -347,7 +347,21 @@ def test_a_late_approval_is_superseded_by_a_later_champion(waiting: Shop) -> Non
     assert waiting.models(SECOND).success
     say(waiting, "anna", month=SECOND)
     assert waiting.run("promotion", partition=SECOND).success
-    say(waiting, "olga")
+
+    with pytest.raises(ApprovalError, match="superseded: version 2 of 2024-03 was promoted while it waited"):
+        say(waiting, "olga")
+
+    assert decision(waiting).outcome == "refused"
+    assert alias(waiting) == "2"
+
+
+def test_an_approval_from_before_a_later_promotion_promotes_nothing(waiting: Shop) -> None:
+    say(waiting, "anna")
+    old = decision(waiting)
+    assert waiting.models(SECOND).success
+    say(waiting, "anna", month=SECOND)
+    assert waiting.run("promotion", partition=SECOND).success
+    waiting.world.ledger.record_decision(replace(old, recorded_at=None))  # it waits again, as if in a race
 
     late = waiting.run("promotion", partition=FIRST)
 

@@ -64,8 +64,8 @@ def test_one_file_a_day_is_kept_and_the_newest_is_read(url: str) -> None:
     document = read_anchor(url)
     assert document is not None
     assert anchored_heads(document) == heads(3, "b" * 64)
-    with fsspec.open(f"{url}/heads-2026-11-25.json", "r") as file:
-        assert json.load(file)["streams"][STREAM]["position"] == 2
+    file_system, path = fsspec.url_to_fs(f"{url}/heads-2026-11-25.json")
+    assert json.loads(file_system.cat_file(path))["streams"][STREAM]["position"] == 2
 
 
 @pytest.mark.parametrize("now", [heads(4), heads(5, "b" * 64), {}, {"records/x/y": ChainHead(position=9, row_hash="")}])

@@ -88,6 +88,18 @@ class TestAgainstTheChampion:
         assert (found.outcome, found.comparison.improvement.n_blocks) == ("undecided", 10)
         assert found.more_days == 3 * (found.comparison.more_blocks or 0)
 
+    def test_where_weeks_hang_together_blocks_of_weeks_are_less_sure(self):
+        month = Month(14_000, n_days=140)
+        week = (month.days - FIRST).astype(int) // 7
+        candidate = month.model(np.exp(month.rng.normal(-0.5, 0.8, 20))[week])
+        champion = month.model(0.7)
+        by_day, by_week = (
+            month.challenge(candidate, champion, rules=replace(RULES, block_days=n)).comparison.improvement
+            for n in (1, 7)
+        )
+        assert (by_day.n_blocks, by_week.n_blocks) == (140, 20)
+        assert by_week.upper - by_week.lower > 1.4 * (by_day.upper - by_day.lower)
+
 
 class TestAgainstTheBaseline:
     def test_a_signal_is_promoted(self):

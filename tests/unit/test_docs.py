@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,11 @@ import pytest
 import yaml
 
 from ml_assets.cli.main import COMMANDS, cli
-from ml_assets.errors import FeatureError, PolicyError
+from ml_assets.errors import FeatureError
 from ml_assets.features.graph import FeatureGraph
 from ml_assets.features.module import load_feature_module
 from ml_assets.reading.reference import UNITS, measured_paths, pipeline_reference
 from ml_assets.reading.schema import pipeline_schema
-from resources.policy_files import PolicyFiles
 from resources.profiles import Profile
 
 ROOT = Path(__file__).parents[2]
@@ -84,33 +84,79 @@ def test_every_number_and_time_span_has_a_unit() -> None:
 # Commands, targets, variables
 
 
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield every command and every command of a group, by what one types after `ml-assets`."""
+    pending = [(name, cli.get_command(click.Context(cli), name)) for name in sorted(COMMANDS)]
+    while pending:
+        name, command = pending.pop(0)
+        assert command is not None
+        if isinstance(command, click.Group):
+            pending = [(f"{name} {inner}", found) for inner, found in sorted(command.commands.items())] + pending
+        else:
+            yield name, command
+
+
+EVERY_COMMAND = dict(commands())
+
+
 def test_every_command_is_documented_and_no_other() -> None:
     headings = set(re.findall(r"^## (.+)$", page("reference/commands.md"), flags=re.MULTILINE))
 
-    assert headings == {*COMMANDS, "make"}
+    assert headings == {*EVERY_COMMAND, "make"}
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", EVERY_COMMAND)
 def test_every_option_is_documented_with_its_default(name: str) -> None:
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    options = [p for p in command.params if isinstance(p, click.Option)]
+    options = [p for p in EVERY_COMMAND[name].params if isinstance(p, click.Option)]
     rows = first_cells(section(page("reference/commands.md"), name))
 
     assert set(rows) == {option.opts[0] for option in options}
     for option in options:
-        default = "required" if option.required else option.to_info_dict()["default"]
-        if default not in {None, False} and "UNSET" not in str(default).upper():
-            assert str(default) in rows[option.opts[0]].split("|")[2], option.name
+        told = rows[option.opts[0]].split("|")[2]
+        if option.required:
+            assert told.strip() == "required", option.name
+        for default in defaults(option):
+            assert default in told, option.name
 
 
-def test_the_usage_line_of_each_command_is_right() -> None:
-    text = page("reference/commands.md")
-    for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
-        assert command is not None
-        usage = " ".join(command.collect_usage_pieces(click.Context(command)))
-        assert f"`ml-assets {name} {usage}`" in section(text, name)
+def defaults(option: click.Option) -> list[str]:
+    """Return what an option has when it is left out; nothing for a flag that is off and for one without default."""
+    default = option.to_info_dict()["default"]
+    values = default if isinstance(default, list | tuple) else [default]
+    return [str(value) for value in values if value not in {None, False} and "UNSET" not in str(value).upper()]
+
+
+@pytest.mark.parametrize("name", EVERY_COMMAND)
+def test_the_usage_line_of_each_command_is_right(name: str) -> None:
+    command = EVERY_COMMAND[name]
+    usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+
+    assert f"`ml-assets {name} {usage}`" in in_one_line(section(page("reference/commands.md"), name))
+
+
+def typed(file: Path) -> Iterator[list[str]]:
+    """Yield the words of every `ml-assets` command in a page's shell blocks."""
+    text = file.read_text(encoding="utf-8")
+    for block in blocks(text, "sh") + blocks(text, "shell"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["ml-assets"]:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_commands_in_examples_are_called_rightly(file: Path) -> None:
+    for words in typed(file):
+        context, rest = click.Context(cli, info_name="ml-assets"), words
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            found = command.get_command(context, rest[0])
+            assert found is not None, " ".join(words)
+            command, rest = found, rest[1:]
+        try:
+            command.make_context(command.name, list(rest), resilient_parsing=False)
+        except click.UsageError as error:
+            raise AssertionError(f"ml-assets {' '.join(words)}: {error.message}") from error
 
 
 def test_every_make_target_is_documented() -> None:
@@ -139,9 +185,14 @@ def test_every_variable_that_is_set_is_documented(tmp_path: Path) -> None:
         data_url="",
         landing_url="",
         policy_url="",
+        trial_people=None,
         ledger_url="",
         mlflow_url="",
         mlflow_artifacts=None,
+        dossier_url="",
+        anchor_url=None,
+        keys_folder=tmp_path,
+        user="",
     )
     documented = first_cells(page("reference/environment.md"))
 
@@ -193,10 +244,13 @@ def test_files_that_are_named_exist(file: Path) -> None:
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
+    """A guide, concept or reference in one step; a decision through the page of its folder or another page."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = [str(p.relative_to(ROOT)) for p in PAGES if p.parent.name != "decisions" and p.name != "README.md"]
+    linked = {place for file in PAGES for _, place, _ in targets(file)}
 
     assert [name for name in pages if f"({name}" not in readme] == []
+    assert [file.name for file in (DOCS / "decisions").glob("*.md") if file not in linked] == []
 
 
 # What the README quotes
@@ -288,32 +342,3 @@ def test_messages_on_reading_are_those_of_the_golden_files() -> None:
 
     assert len(messages) >= 5
     assert [message for message in messages if message not in golden] == []
-
-
-def test_the_policy_file_of_the_guide_is_valid(tmp_path: Path) -> None:
-    block = next(b for b in blocks(page("guides/policies-and-gates.md"), "yaml") if b.startswith("owner:"))
-    (tmp_path / "policy.yaml").write_text(block, encoding="utf-8")
-
-    thresholds = PolicyFiles(str(tmp_path)).thresholds()
-
-    assert {name: t.severity for name, t in thresholds.items()} == {
-        "roc_auc.floor": "error",
-        "roc_auc.margin": "error",
-        "log_loss.beats_baseline": "warning",
-    }
-
-
-def test_messages_on_policy_files_are_quoted_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "team.yaml").write_text(
-        'owner: ml-platform\ntresholds: {}\nthresholds:\n  roc_auc.floor: {value: "0.55", reason: x}\n'
-        "  roc_auc.margin: {value: 0.02, severity: warn}\n",
-        encoding="utf-8",
-    )
-    (tmp_path / "z.yaml").write_text(
-        "owner: me\nthresholds:\n  roc_auc.floor: {value: 0.5, reason: lower}\n", encoding="utf-8"
-    )
-
-    with pytest.raises(PolicyError) as error:
-        PolicyFiles(str(tmp_path)).thresholds()
-
-    assert str(error.value).replace(str(tmp_path), "policies") in page("guides/policies-and-gates.md")
