@@ -7,7 +7,7 @@ from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import Decision, LedgerView
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Step
-from ml_assets.stages.trust import believed
+from ml_assets.stages.trust import believed, problem_of
 
 SETTLED = ("promoted", "rolled_back", "rejected")
 """Outcomes that stay as they are while model and evaluation are the same."""
@@ -27,6 +27,14 @@ def same_subject(first: Decision, second: Decision) -> bool:
     return (first.model_digest, first.evaluation_digest) == (second.model_digest, second.evaluation_digest) and (
         first.model_digest != ""
     )
+
+
+def disbelieved(step: Step, decision: Decision, view: LedgerView | None = None) -> bool:
+    """Whether a promotion does not count, such as one that would need an approval now and has none: it is asked again."""
+    if decision.outcome != "promoted":
+        return False
+    view = view or step.services.ledger
+    return bool(problem_of(step.services, view, decision, view.decisions(decision.pipeline)))
 
 
 def record_once(step: Step, decision: Decision) -> Decision:
@@ -60,7 +68,8 @@ def conclude(step: Step, proposed: Decision, final: Callable[[LedgerView, Decisi
         decisions = view.decisions(proposed.pipeline)
         last = latest_by_partition(decisions).get(proposed.partition)
         if last is not None and last.outcome in SETTLED and same_subject(last, proposed):
-            return last
+            if not disbelieved(step, last, view):
+                return last
         decision = final(view, last)
         if decision.outcome in ("promoted", "awaiting_approval"):
             _require_same_champion(step, view, decision)

@@ -14,9 +14,10 @@ from ml_assets.digest import document_digest
 from ml_assets.interfaces import Decision, LedgerView, LoggedModel, ModelVersion, ServingReport
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import latest_by_partition
-from ml_assets.stages.decisions import SETTLED, SupersededError, conclude, model_name, same_subject
+from ml_assets.stages.decisions import SETTLED, SupersededError, conclude, disbelieved, model_name, same_subject
 from ml_assets.stages.dossiers import write_dossier
 from ml_assets.stages.judging import Judged, compare, judge, limits_of
+from ml_assets.stages.recorded_policy import policy_document
 from ml_assets.stages.scored_rows import read_probe, read_rows
 from ml_assets.stages.step import StageResult, Step
 from ml_assets.stages.trust import trusted_champion
@@ -111,7 +112,7 @@ def settle(step: Step, candidate: Candidate) -> Decision:
     """Return the decision that stands: the one there was when it is settled or still waits, else a new one."""
     last = latest_by_partition(step.services.ledger.decisions(step.path)).get(step.partition)
     if last is not None and same_subject(last, candidate.decision):
-        if last.outcome in SETTLED:
+        if last.outcome in SETTLED and not disbelieved(step, last):
             return last
         if last.outcome == "awaiting_approval" and last.policy_digest == candidate.decision.policy_digest:
             given = approvals(step, step.services.ledger, last)
@@ -219,6 +220,7 @@ def _evidence(step: Step, candidate: Candidate, judged: Judged, serving: Serving
         "serving": None if serving is None else asdict(serving) | {"problems": list(serving.problems)},
         "fingerprint": dict(candidate.document["fingerprint"]),
         "waivers": dict(step.waivers),
+        "policy": policy_document(policy),
         "approval": {
             "needed": policy.number("approval.needed"),
             "roles": list(policy.names("approval.roles")),

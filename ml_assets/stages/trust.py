@@ -15,6 +15,7 @@ from ml_assets.errors import LedgerError, StoreError
 from ml_assets.interfaces import Decision, EffectivePolicy, LedgerView, PipelinePath
 from ml_assets.material import material_tests, needs_approval
 from ml_assets.stages.champions import promotions_before
+from ml_assets.stages.recorded_policy import attested_digests, recorded_policy
 from ml_assets.stages.step import Services
 
 LONGEST_DELEGATION = 100
@@ -65,13 +66,22 @@ def believed(services: Services, view: LedgerView, path: PipelinePath, time: str
 
 def problem_of(services: Services, view: LedgerView, decision: Decision, decisions: Sequence[Decision]) -> str:
     """Return why a promotion is not believed, or an empty text; automatic ones are followed back to a signed one."""
+    attested: frozenset[str] | None = None
     for _ in range(LONGEST_DELEGATION):
-        # The policy of its time: what is decided later binds what is decided later.
+        # The policy of its time, as the dated settings of today's files tell it.
         policy = services.policy.effective(decision.pipeline, decision.recorded_at)
         reference = _reference(decision, decisions)
         reasons = approval_reasons(decision, reference, policy)
         if reasons:
-            return _approval_problem(services, view, decision, policy, reasons)
+            problem = _approval_problem(services, view, decision, policy, reasons)
+            if not problem:
+                return ""
+            # A file may have been edited in place since. What the decision recorded counts when people signed for it.
+            if attested is None:
+                attested = attested_digests(view, decision.pipeline, services.policy.people())
+            recorded = recorded_policy(decision) if decision.policy_digest in attested else None
+            if recorded is None or approval_reasons(decision, reference, recorded):
+                return problem
         if reference is None:
             return ""  # a first model, where the policy of its time wanted no approval of first models
         decision = reference

@@ -13,7 +13,7 @@ MakeShop = Callable[..., Shop]
 
 def planned(shop: Shop) -> tuple[Backfill, Records]:
     pipeline = shop.pipeline
-    plan = Backfill(pipeline=pipeline, module="m", first="2024-02", last="2024-02")
+    plan = Backfill(pipeline=pipeline, module="m", first="2024-02", last="2024-02", launched_by="lena")
     return plan, Records(instance=shop.instance, services=shop.world)
 
 

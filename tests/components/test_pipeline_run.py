@@ -142,7 +142,7 @@ def test_a_second_month_is_compared_with_the_champion(make_shop: MakeShop) -> No
     assert (first.outcome, first.champion_version) == ("promoted", None)
     assert second.champion_version == first.model_version
     assert second.outcome in {"promoted", "undecided"}
-    assert "roc_auc against champion" in second.reason
+    assert second.reason.startswith("roc_auc against the champion: the improvement is ")
     champion = shop.world.model_registry.version_by_alias("shop.returns", "champion")
     promoted = [d for d in (first, second) if d.outcome == "promoted"][-1]
     assert champion is not None

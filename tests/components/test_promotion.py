@@ -15,8 +15,10 @@ from ml_assets.approvals.statements import Statement, subject_of, subject_of_gat
 from ml_assets.approvals.waivers import grant_waiver
 from ml_assets.errors import ApprovalError
 from ml_assets.interfaces import Decision
+from ml_assets.policy.merge import policy_digest
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import latest_by_partition
+from ml_assets.stages.recorded_policy import policy_document
 from ml_assets.stages.rollback import RollbackError, roll_back
 from ml_assets.testing.dossiers import FakeDossierStore
 from ml_assets.testing.model_registry import FakeModelRegistry
@@ -287,6 +289,50 @@ def test_evidence_that_says_nothing_is_material_does_not_help_a_forger(led: Shop
 
     sync_aliases(led.world, PATH, NAME)
 
+    assert alias(led) == "1"
+
+
+def test_a_promotion_stays_believed_when_the_policy_is_edited_in_place_later(led: Shop) -> None:
+    led.models(SECOND)
+    assert alias(led) == "2"
+    led.world = replace(led.world, policy=policy(**WAITS, **{"roc_auc.material_band": 0.0}))
+
+    result = led.run("predictions", partition=f"DE|{THIRD}")
+
+    (event,) = result.asset_materializations_for_node("shop__returns__predictions")
+    assert event.metadata["model_version"].value == "2"
+
+
+def test_a_policy_that_only_the_forged_decision_knows_does_not_help(led: Shop) -> None:
+    led.world = replace(led.world, policy=policy(**WAITS, **{"roc_auc.material_band": 0.0}))
+    led.models(SECOND)
+    waiting = decision(led, SECOND)
+    lenient = policy(**WAITS).effective(PATH)
+    lenient = replace(
+        lenient, settings={**lenient.settings, "ab.alpha": replace(lenient.settings["ab.alpha"], value=0.1)}
+    )
+    digest = policy_digest(lenient.settings.values())
+    forged = {**waiting.evidence, "policy": policy_document(lenient), "approval_reasons": []}
+    led.world.ledger.record_decision(
+        replace(waiting, outcome="promoted", evidence=forged, policy_digest=digest, recorded_at=None)
+    )
+
+    sync_aliases(led.world, PATH, NAME)
+
+    assert alias(led) == "1"
+
+
+def test_a_promotion_that_is_not_believed_any_more_is_asked_about_again(led: Shop) -> None:
+    led.models(SECOND)
+    led.world = replace(led.world, policy=policy(**WAITS, **{"approval.always": True, "ab.alpha": 0.04}))
+    automatic = decision(led, SECOND)
+    led.world.ledger.record_decision(
+        replace(automatic, evidence={**automatic.evidence, "policy": []}, recorded_at=None)
+    )
+
+    assert led.run("promotion", partition=SECOND).success
+
+    assert decision(led, SECOND).outcome == "awaiting_approval"
     assert alias(led) == "1"
 
 
