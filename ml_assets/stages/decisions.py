@@ -30,7 +30,7 @@ def same_subject(first: Decision, second: Decision) -> bool:
 
 
 def disbelieved(step: Step, decision: Decision, view: LedgerView | None = None) -> bool:
-    """Whether a promotion does not count, such as one that would need an approval now and has none: it is asked again."""
+    """Whether a promotion does not count, such as one that lacks an approval it needs; it is decided on again."""
     if decision.outcome != "promoted":
         return False
     view = view or step.services.ledger
@@ -67,9 +67,9 @@ def conclude(step: Step, proposed: Decision, final: Callable[[LedgerView, Decisi
     with step.services.ledger.exclusive(proposed.pipeline) as view:
         decisions = view.decisions(proposed.pipeline)
         last = latest_by_partition(decisions).get(proposed.partition)
-        if last is not None and last.outcome in SETTLED and same_subject(last, proposed):
-            if not disbelieved(step, last, view):
-                return last
+        settled = last is not None and last.outcome in SETTLED and same_subject(last, proposed)
+        if last is not None and settled and not disbelieved(step, last, view):
+            return last
         decision = final(view, last)
         if decision.outcome in ("promoted", "awaiting_approval"):
             _require_same_champion(step, view, decision)

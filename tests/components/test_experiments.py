@@ -1,4 +1,4 @@
-"""Two models on live rows: the same row always in the same arm, labels joined later, and a report that may be peeked at."""
+"""Two models on live rows: each row in the arm its id says, labels joined later, a report that may be peeked at."""
 
 from collections.abc import Callable
 from dataclasses import replace

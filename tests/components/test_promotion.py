@@ -308,9 +308,8 @@ def test_a_policy_that_only_the_forged_decision_knows_does_not_help(led: Shop) -
     led.models(SECOND)
     waiting = decision(led, SECOND)
     lenient = policy(**WAITS).effective(PATH)
-    lenient = replace(
-        lenient, settings={**lenient.settings, "ab.alpha": replace(lenient.settings["ab.alpha"], value=0.1)}
-    )
+    other = replace(lenient.settings["ab.alpha"], value=0.1)
+    lenient = replace(lenient, settings={**lenient.settings, "ab.alpha": other})
     digest = policy_digest(lenient.settings.values())
     forged = {**waiting.evidence, "policy": policy_document(lenient), "approval_reasons": []}
     led.world.ledger.record_decision(
@@ -511,8 +510,15 @@ def test_the_sensor_asks_for_what_is_approved(waiting: Shop, instance: dg.Dagste
     (sensor,) = team_sensors([PATH])
     resources = {"ledger": waiting.world.ledger, "policy": waiting.world.policy}
 
+    repository = dg.Definitions(
+        assets=waiting.definitions.assets, sensors=[sensor], resources=dict(vars(waiting.world))
+    ).get_repository_def()
+
     def tick(cursor: str | None) -> Any:
-        return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources))
+        context = dg.build_sensor_context(
+            instance=instance, cursor=cursor, resources=resources, repository_def=repository
+        )
+        return sensor.evaluate_tick(context)
 
     quiet = tick(None)
     assert not quiet.run_requests
