@@ -70,7 +70,9 @@ def events_of(ledger: LedgerView, path: PipelinePath) -> list[Event]:
 def _decided(decision: Decision) -> Event:
     version = f"Version {decision.model_version}" if decision.model_version else "The candidate"
     champion = f" (champion was version {decision.champion_version})" if decision.champion_version else ""
-    by = "" if decision.decided_by == "pipeline" else f" by {decision.decided_by}"
+    # Who rejected it stands in the reason.
+    who = {"promoted": ", approved by", "rolled_back": " by"}.get(decision.outcome)
+    by = f"{who} {decision.decided_by}" if who and decision.decided_by != "pipeline" else ""
     sentence = f"{version} {WORDS[decision.outcome]}{by}{champion}: {decision.reason}"
     return Event(at=_at(decision), partition=decision.partition, what=decision.outcome, sentence=sentence)
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "backfill": "ml_assets.cli.backfill:backfill",
     "demo": "ml_assets.cli.demo:demo",
     "dev": "ml_assets.cli.dev:dev",
+    "dossier": "ml_assets.cli.dossier:dossier",
     "experiment": "ml_assets.cli.experiment:experiment",
     "history": "ml_assets.cli.history:history",
     "ledger": "ml_assets.cli.ledger:ledger",

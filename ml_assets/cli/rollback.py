@@ -4,6 +4,7 @@ import click
 
 from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import load_project
+from ml_assets.stages.dossiers import dossier_of
 from ml_assets.stages.rollback import roll_back
 
 
@@ -15,12 +16,13 @@ from ml_assets.stages.rollback import roll_back
 def rollback(pipeline: str, reason: str, expected: str | None, *, without_successor: bool) -> None:
     """Take the champion of TEAM/PIPELINE back; the promotion before it is in force again at once."""
     project = load_project()
-    spec = find_pipeline(project, pipeline).spec
+    loaded = find_pipeline(project, pipeline)
+    services = project.profile.services()
     if not reason.strip():
         raise click.BadParameter("say why in a sentence", param_hint="--reason")
     done = roll_back(
-        project.profile.services(),
-        (spec.team, spec.name),
+        services,
+        (loaded.spec.team, loaded.spec.name),
         reason=reason.strip(),
         by=project.profile.user,
         expected=expected,
@@ -35,3 +37,4 @@ def rollback(pipeline: str, reason: str, expected: str | None, *, without_succes
         f"Predictions made with it stay as they are; score them again with `ml-assets backfill {pipeline} "
         "--from … --to … --again`."
     )
+    click.echo(f"Dossier: {dossier_of(services, loaded, done.decision)}")

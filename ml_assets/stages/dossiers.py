@@ -1,6 +1,6 @@
 """Gathers what stood behind a decision and writes its dossier, linked from the asset and from the model's version."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_assets.approvals.standing import standing
@@ -8,18 +8,45 @@ from ml_assets.dossier import ChampionFacts, DossierFacts, SpecFacts, render
 from ml_assets.errors import StoreError
 from ml_assets.interfaces import Decision, Verdict
 from ml_assets.periods import join_partition
+from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.stages.scored_rows import read_pictures
-from ml_assets.stages.step import Step
+from ml_assets.stages.step import Services, Step
 
 DOSSIER_TAG = "ml_assets.dossier"
 
 
-def write_dossier(step: Step, decision: Decision, candidate: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+def dossier_of(services: Services, pipeline: LoadedPipeline, decision: Decision) -> str:
+    """Write the page of a recorded decision from what is stored, and return its address.
+
+    Raises:
+        StoreError: If the evaluation that was decided on is gone.
+    """
+    step = Step(pipeline=pipeline, services=services, partition=decision.partition, run_id=decision.run_id)
+    store = services.data_store
+    evaluation = store.read_document(step.asset("evaluation"), step.partition, data_version=decision.data_version)
+    candidate = store.read_document(step.asset("candidate"), step.partition)
+    return write_dossier(step, decision, candidate, evaluation)
+
+
+def write_dossier(
+    step: Step,
+    decision: Decision,
+    candidate: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    verdicts: Sequence[Verdict] = (),
+) -> str:
     """Write the decision's page and return its address.
 
     A later decision on the same partition writes a page of its own, so that what was known then stays readable.
+
+    Args:
+        step: The step that decided.
+        decision: As it was recorded.
+        candidate: The candidate's document.
+        evaluation: The evaluation's document.
+        verdicts: Of the evaluation's gates, when they are not in the ledger yet.
     """
-    html = render(dossier_facts(step, decision, candidate, evaluation))
+    html = render(dossier_facts(step, decision, candidate, evaluation, verdicts))
     name = f"{step.time}-{decision.outcome}-{decision.evaluation_digest[:8]}-{decision.policy_digest[:8]}"
     address = step.services.dossiers.write(step.path, name, html)
     if decision.model_version is not None:
@@ -29,15 +56,19 @@ def write_dossier(step: Step, decision: Decision, candidate: Mapping[str, Any], 
 
 
 def dossier_facts(
-    step: Step, decision: Decision, candidate: Mapping[str, Any], evaluation: Mapping[str, Any]
+    step: Step,
+    decision: Decision,
+    candidate: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    verdicts: Sequence[Verdict] = (),
 ) -> DossierFacts:
-    """Return everything that the decision's page tells."""
+    """Return everything that the decision's page tells; see `write_dossier`."""
     return DossierFacts(
         decision=decision,
         spec=SpecFacts.of(step.spec),
         candidate=candidate,
         evaluation=evaluation,
-        verdicts=_verdicts(step, decision),
+        verdicts=(*_verdicts(step, decision), *verdicts),
         policy=step.policy,
         approvals=_approvals(step, decision),
         upstream=dict(sorted(step.upstream.items())) | _inputs(candidate),

@@ -10,11 +10,12 @@ from ml_assets.arrow import compute_functions
 from ml_assets.digest import document_digest
 from ml_assets.errors import EvaluationError, RegistryError
 from ml_assets.evaluation import EvaluationReport, evaluate
-from ml_assets.gates import Judgement, judge_metrics, select_thresholds, thresholds_version
+from ml_assets.gates import Judgement, judge_metrics, select_thresholds, thresholds_version, to_verdicts
 from ml_assets.interfaces import Decision
 from ml_assets.periods import split_partition
 from ml_assets.plots import figures, overview
 from ml_assets.stages.decisions import model_name, record_once
+from ml_assets.stages.dossiers import write_dossier
 from ml_assets.stages.rows import Rows, load_rows
 from ml_assets.stages.scored_rows import ScoredRows, store_pictures, store_probe, store_rows
 from ml_assets.stages.step import StageResult, Step
@@ -59,12 +60,13 @@ def run(step: Step) -> StageResult:
         files={f"evaluation/{name}.png": png for name, png in pictures.items()}
         | {f"evaluation/{name}.csv": frame.to_csv(index=False).encode() for name, frame in shown.items()},
     )
+    version = thresholds_version(thresholds)
     if any(not j.passed and j.severity == "error" for j in judgements):
-        _record_refusal(step, champion, judgements, stored.data_version, thresholds_version(thresholds))
+        _refuse(step, _refusal(step, champion, judgements, stored.data_version, version), judgements, candidate)
     return StageResult(
         stored=stored,
         judgements=tuple(judgements),
-        policy_version=thresholds_version(thresholds),
+        policy_version=version,
         facts=_facts(report, candidate, champion, problem)
         | ({"champions_refused": list(trusted.refused)} if trusted.refused else {}),
         pictures={"overview": overview(report, partition=step.partition), **pictures},
@@ -267,25 +269,39 @@ def _slice_frame(report: EvaluationReport) -> "pd.DataFrame":
     return pd.DataFrame(lines)
 
 
-def _record_refusal(
+def _refusal(
     step: Step, champion: Decision | None, judgements: list[Judgement], data_version: str, policy_version: str
-) -> None:
+) -> Decision:
     failed = [j for j in judgements if not j.passed and j.severity == "error"]
-    record_once(
-        step,
-        Decision(
-            pipeline=(step.spec.team, step.spec.name),
-            partition=step.partition,
-            outcome="refused",
-            reason="; ".join(f"{j.check}: {j.reason}" for j in failed),
-            model_name=model_name(step),
-            model_version=None,
-            champion_version=None if champion is None else champion.model_version,
-            data_version=data_version,
-            policy_version=policy_version,
-            run_id=step.run_id,
-            evidence={"gates": {j.check: dict(j.evidence) for j in failed}},
-            policy_digest=step.policy.digest,
-            launched_by=(step.launched_by,),
-        ),
+    return Decision(
+        pipeline=step.path,
+        partition=step.partition,
+        outcome="refused",
+        reason="; ".join(f"{j.check}: {j.reason}" for j in failed),
+        model_name=model_name(step),
+        model_version=None,
+        champion_version=None if champion is None else champion.model_version,
+        data_version=data_version,
+        policy_version=policy_version,
+        run_id=step.run_id,
+        evidence={"gates": {j.check: dict(j.evidence) for j in failed}},
+        policy_digest=step.policy.digest,
+        launched_by=(step.launched_by,),
     )
+
+
+def _refuse(step: Step, decision: Decision, judgements: list[Judgement], candidate: dict[str, Any]) -> None:
+    """Record a refusal and write its dossier; the verdicts are not in the ledger yet, so they are handed on."""
+    recorded = record_once(step, decision)
+    asset = step.asset("evaluation")
+    verdicts = to_verdicts(
+        judgements,
+        asset=asset,
+        partition=step.partition,
+        data_version=decision.data_version,
+        policy_version=decision.policy_version,
+        run_id=step.run_id,
+        policy_digest=step.policy.digest,
+    )
+    evaluation = step.services.data_store.read_document(asset, step.partition, data_version=decision.data_version)
+    write_dossier(step, recorded, candidate, evaluation, verdicts)

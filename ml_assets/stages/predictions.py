@@ -11,6 +11,7 @@ from ml_assets.experiments.disagreement import compare
 from ml_assets.interfaces import Decision
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import arm_before, shadow_before
+from ml_assets.stages.dossiers import dossier_of
 from ml_assets.stages.features import EVENT_TIME, ROW_ID
 from ml_assets.stages.rollback import RollbackError, roll_back
 from ml_assets.stages.serving import Served, UnservableError, serve
@@ -105,7 +106,7 @@ def _stand_in(step: Step, failed: Decision, error: UnservableError) -> Served:
     Only the champion of now is rolled back; for a period whose champion was replaced since, the failure is an error.
     """
     try:
-        roll_back(
+        done = roll_back(
             step.services,
             step.path,
             reason=f"automatic: its serving check failed in scoring [{step.partition}]: {error}",
@@ -114,6 +115,7 @@ def _stand_in(step: Step, failed: Decision, error: UnservableError) -> Served:
         )
     except RollbackError as refused:
         raise UnservableError(failed, f"{error} It was not rolled back: {refused}") from error
+    dossier_of(step.services, step.pipeline, done.decision)
     return serve(step, _champion(step))
 
 
