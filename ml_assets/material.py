@@ -129,7 +129,7 @@ def _value(what: str, old: Any, new: Any) -> Found:
     evidence = {"was": old, "is": new}
     if old == new:
         return False, f"the same {what}", evidence
-    shown = (str(value)[:12] if what == "feature code" else str(value) for value in (old, new))
+    shown = (str(value)[:12] if what == "feature code" else str(value).rpartition(".")[2] for value in (old, new))
     return True, "another {}: was {}, is {}".format(what, *shown), evidence
 
 
@@ -167,13 +167,14 @@ def _slices(challenge: Mapping[str, Any], policy: EffectivePolicy) -> Found:
             seen.add(name)
             place = f"{part['column']}={part['value']}"
             if part["improvement"] is None:
-                moved[place] = f"could not be measured: {part['reason']}"
+                moved[place] = f"{place} could not be measured: {part['reason']}"
                 continue
             changed, sentence, _ = _moved(place, part["improvement"]["estimate"], setting, policy)
             if changed:
                 moved[place] = sentence
     for name in sorted(set(protected) - seen):
-        moved[name] = "is protected, and the evaluation has no such slice"
+        moved[name] = f"{name} is protected, and the evaluation has no such slice"
     if moved:
-        return True, "protected slices moved: " + "; ".join(sorted(moved)), {"protected": list(protected), **moved}
+        told = "; ".join(moved[place] for place in sorted(moved))
+        return True, f"protected slices moved: {told}", {"protected": list(protected), **moved}
     return False, f"no protected slice moved ({', '.join(protected)})", {"protected": list(protected)}

@@ -53,8 +53,8 @@ def list_waiting(pipeline: str | None) -> None:
     project, console = current_project(), make_console()
     services, now = project.profile.services(), datetime.now(UTC)
     table = Table(header_style="bold", box=SIMPLE_HEAD)
-    for column in ("pipeline", "partition", "version", "since", "until", "given", "why"):
-        table.add_column(column, overflow="fold", no_wrap=column not in {"until", "why"})
+    for column in ("what waits", "since", "until", "given", "why"):
+        table.add_column(column, overflow="fold", no_wrap=column != "why")
     for path in pipeline_paths(project, pipeline):
         for decision in latest_by_partition(services.ledger.decisions(path)).values():
             if decision.outcome == "awaiting_approval":
@@ -260,12 +260,10 @@ def make_signer(project: Project, person: str | None, key: Path | None) -> Signe
 
 def _waiting_row(services: Services, decision: Decision, now: datetime) -> list[str]:
     given = _standing(services, decision, now)
-    until = f"{given.expires_at:%Y-%m-%d %H:%M}" + ("\n(closed)" if given.closed else "")
+    until = f"{given.expires_at:%m-%d %H:%M}" + ("\n(closed)" if given.closed else "")
     return [
-        "/".join(decision.pipeline),
-        decision.partition,
-        decision.model_version or "–",
-        f"{decision.recorded_at:%Y-%m-%d %H:%M}" if decision.recorded_at else "–",
+        f"{'/'.join(decision.pipeline)}\n{decision.partition}, version {decision.model_version or '–'}",
+        f"{decision.recorded_at:%m-%d %H:%M}" if decision.recorded_at else "–",
         until,
         f"{len(given.approvals)} of {given.needed}",
         "\n".join(_why(decision)) or decision.reason,
