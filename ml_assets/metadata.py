@@ -46,7 +46,7 @@ def asset_metadata(
         "ml_assets/business": dg.MetadataValue.json(spec.business.model_dump(mode="json")),
     }
     return (
-        {key: _value(value) for key, value in result.facts.items()}
+        {key: _link(value) if key == "dossier" else _value(value) for key, value in result.facts.items()}
         | {f"picture/{key}": picture(data, key) for key, data in result.pictures.items()}
         | {f"table/{key}": dg.MetadataValue.md(markdown_table(frame)) for key, frame in result.tables.items()}
         | _table_metadata(step, result)
@@ -113,6 +113,11 @@ def _description(step: Step, column: str) -> str | None:
         return None
     unit = f"[{declared.unit}]" if declared.unit else ""
     return " ".join(filter(None, [declared.description, unit])) or None
+
+
+def _link(address: str) -> dg.MetadataValue:
+    """Return an address as a link that the UI can open, or as a path to copy."""
+    return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
 
 
 def _value(value: Any) -> dg.MetadataValue:

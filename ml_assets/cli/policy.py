@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from ml_assets.cli.policy_dry_run import dry_run
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console
 from ml_assets.errors import PolicyError
@@ -202,3 +203,6 @@ def _verdict(name: str, chain: Sequence[Setting]) -> list[str]:
         if s.locked
     ]
     return lines
+
+
+policy.add_command(dry_run)

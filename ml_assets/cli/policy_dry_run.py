@@ -33,8 +33,8 @@ def dry_run(pipelines: tuple[str, ...], tree: str | None, last: int, *, show_all
         decisions = services.ledger.decisions((spec.team, spec.name))[-last:]
         found += replay(services, spec, decisions, policy.effective((spec.team, spec.name)))
     shown = found if show_all else [r for r in found if r.differs or r.outcome is None]
-    if shown:
-        console.print(_table(shown))
+    for name in dict.fromkeys("/".join(row.decision.pipeline) for row in shown):
+        console.print(_table(name, [row for row in shown if "/".join(row.decision.pipeline) == name]))
     differing, unknown = sum(r.differs for r in found), sum(r.outcome is None for r in found)
     console.print(
         f"{differing} of {len(found)} decisions would differ"
@@ -52,14 +52,13 @@ def _files(project: Project, names: tuple[str, ...]) -> list[Path]:
     return [known[name] for name in names or sorted(known)]
 
 
-def _table(rows: list[Replayed]) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold")
-    for column in ("pipeline", "partition", "was", "would be", "why"):
-        table.add_column(column, no_wrap=column != "why")
+def _table(name: str, rows: list[Replayed]) -> Table:
+    table = Table(title=name, title_justify="left", title_style="bold", box=SIMPLE_HEAD, header_style="bold")
+    for column in ("partition", "was", "would be", "why by the other policy"):
+        table.add_column(column, no_wrap=not column.startswith("why"))
     for row in rows:
         would = row.outcome or "unknown"
         table.add_row(
-            "/".join(row.decision.pipeline),
             row.decision.partition,
             Text(row.decision.outcome.replace("_", " "), style=COLOURS[row.decision.outcome]),
             Text(would.replace("_", " "), style=COLOURS.get(would, "dim")),

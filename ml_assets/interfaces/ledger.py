@@ -71,7 +71,8 @@ class Decision:
         model_digest: SHA-256 of the stored model's bytes, or empty when none was registered.
         evaluation_digest: SHA-256 of the evaluation's document.
         policy_digest: Digest of the whole effective policy.
-        decided_by: "pipeline", or the person or sensor that decided.
+        decided_by: "pipeline"; or who did: people by name, "predictions" (an automatic rollback), "expiry" or
+            "supersession" (a request that was closed).
         launched_by: Everybody who launched a run that led here; empty names are unknown launchers.
         recorded_at: Time zone aware, UTC; set by the ledger when None.
     """

@@ -86,8 +86,16 @@ def _close_overtaken(view: LedgerView, promoted: Decision) -> None:
             reason = (
                 f"superseded: version {promoted.model_version} of {promoted.partition} was promoted while it waited"
             )
-            closed = replace(waiting, outcome="refused", reason=reason, run_id=promoted.run_id, recorded_at=None)
-            view.record_decision(closed)
+            view.record_decision(
+                replace(
+                    waiting,
+                    outcome="refused",
+                    reason=reason,
+                    decided_by="supersession",
+                    run_id=promoted.run_id,
+                    recorded_at=None,
+                )
+            )
 
 
 def _require_same_champion(step: Step, view: LedgerView, decision: Decision) -> None:

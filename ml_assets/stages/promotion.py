@@ -192,7 +192,7 @@ def _final(step: Step, view: LedgerView, last: Decision | None, proposed: Decisi
             f"it was not approved in time: {len(given.approvals)} of {given.needed} approvals until "
             f"{given.expires_at:%Y-%m-%d %H:%M} UTC. Materialize `promotion` again to ask once more."
         )
-        return replace(proposed, outcome="refused", reason=reason)
+        return replace(proposed, outcome="refused", reason=reason, decided_by="expiry")
     return last
 
 

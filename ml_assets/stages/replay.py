@@ -14,7 +14,7 @@ from ml_assets.stages.scored_rows import read_rows
 from ml_assets.stages.step import Services
 
 REPLAYED = ("promoted", "kept", "undecided", "refused", "awaiting_approval")
-"""Outcomes that a policy decides; what people did is not replayed."""
+"""Outcomes that a policy decides; what people did, and what time closed, is not replayed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ def replay(
     known = services.ledger.decisions((spec.team, spec.name))
     found: list[Replayed] = []
     for decision in decisions:
-        if decision.outcome not in REPLAYED:
+        closed = decision.outcome == "refused" and decision.decided_by != "pipeline"
+        if decision.outcome not in REPLAYED or closed:
             continue
         approved = decision.outcome == "promoted" and bool(decision.evidence.get("approval_reasons"))
         try:
