@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import dagster as dg
 import numpy as np
 import pytest
 
@@ -10,24 +11,26 @@ from ml_assets.experiments.assignment import arms
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.experiment import experiments
 from ml_assets.testing.serving_check import FakeServingCheck
-from tests.components.shop import Shop, policy
+from tests.components.shop import Shop, land_orders, policy, services
 
 PATH = ("shop", "returns")
-MonthsOfShop = Callable[[], Shop]
 
 
-@pytest.fixture
-def two_arms(make_shop: Callable[..., Shop]) -> Shop:
-    """A champion of February, and March's candidate, which more rows may decide and nothing is material about."""
-    shop = make_shop()
-    for month in ("2024-01", "2024-02", "2024-03"):
-        shop.data(month)
-        shop.run("row_index", partition=month)
-    assert shop.models("2024-02").success
-    # A margin far below the noise: the comparison cannot end otherwise than undecided.
-    settings = {"roc_auc.margin": 1e-6, "ab.challenger_share": 0.5}
-    shop.world = replace(shop.world, policy=policy(**settings))
-    assert shop.models("2024-03").success
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A champion of February, a candidate of March that more rows may decide and that is not material, and April."""
+    folder = tmp_path_factory.mktemp("shop")
+    land_orders(folder / "landing", ("2024-01", "2024-02", "2024-03", "2024-04"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        shop = Shop(folder, services(folder / "landing"), instance)
+        for month in ("2024-01", "2024-02", "2024-03", "2024-04"):
+            shop.data(month)
+            shop.run("row_index", partition=month)
+        assert shop.models("2024-02").success
+        # A margin far below the noise: the comparison does not surely end otherwise than undecided.
+        settings = {"roc_auc.margin": 1e-6, "ab.challenger_share": 0.5}
+        shop.world = replace(shop.world, policy=policy(**settings))
+        assert shop.models("2024-03").success
     decision = latest_by_partition(shop.world.ledger.decisions(PATH))["2024-03"]
     undecided = replace(
         decision,
@@ -39,13 +42,13 @@ def two_arms(make_shop: Callable[..., Shop]) -> Shop:
     return shop
 
 
+@pytest.fixture
+def two_arms(prepared: Shop, instance: dg.DagsterInstance) -> Shop:
+    """A copy of the test's own."""
+    return prepared.copy(instance)
+
+
 def score_april(shop: Shop) -> None:
-    from pathlib import Path
-
-    from tests.components.shop import land_orders
-
-    land_orders(Path(shop.world.landing.root), ("2024-04",))
-    shop.data("2024-04")
     for country in ("DE", "FR"):
         assert shop.run("predictions", partition=f"{country}|2024-04").success
 

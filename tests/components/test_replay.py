@@ -1,23 +1,26 @@
 """Decisions made again by another policy: the same policy changes nothing, a stricter one shows what it would stop."""
 
-from collections.abc import Callable
-
+import dagster as dg
 import pytest
 
 from ml_assets.stages.replay import replay
-from tests.components.shop import Shop, policy
+from tests.components.shop import Shop, land_orders, policy, services
 
 PATH = ("shop", "returns")
 
 
-@pytest.fixture
-def decided(make_shop: Callable[..., Shop]) -> Shop:
-    shop = make_shop()
-    for month in ("2024-01", "2024-02", "2024-03"):
-        shop.data(month)
-        shop.run("row_index", partition=month)
-    for month in ("2024-02", "2024-03"):
-        assert shop.models(month).success
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Two months' decisions; a replay changes nothing, so that the tests may share them."""
+    folder = tmp_path_factory.mktemp("shop")
+    land_orders(folder / "landing")
+    with dg.DagsterInstance.ephemeral() as instance:
+        shop = Shop(folder, services(folder / "landing"), instance)
+        for month in ("2024-01", "2024-02", "2024-03"):
+            shop.data(month)
+            shop.run("row_index", partition=month)
+        for month in ("2024-02", "2024-03"):
+            assert shop.models(month).success
     return shop
 
 
