@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_assets.approvals.standing import Standing, standing
 from ml_assets.digest import document_digest
+from ml_assets.errors import StoreError
 from ml_assets.interfaces import Decision, LedgerView, LoggedModel, ModelVersion, ServingReport
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import latest_by_partition
@@ -140,7 +141,7 @@ def plan_promotion(step: Step, candidate: Candidate) -> Decision:
     compared = compare(step.spec, rows, step.policy)
     serving = check_serving(step, candidate) if _may_score(compared.outcome, step) else None
     before = None if champion is None else champion.evidence.get("fingerprint", {})
-    judged = judge(compared, candidate.document["fingerprint"], before, step.policy, serving)
+    judged = judge(compared, _fingerprint(step, candidate), before, step.policy, serving)
     return replace(
         candidate.decision,
         outcome=judged.outcome,
@@ -157,7 +158,7 @@ def _may_score(outcome: str, step: Step) -> bool:
 def check_serving(step: Step, candidate: Candidate) -> ServingReport:
     """Serve the registered version in a clean process, against the scores that were evaluated."""
     rows, expected = read_probe(step.services, step.path, step.partition, candidate.evaluation)
-    return step.services.serving_check.check(
+    report = step.services.serving_check.check(
         candidate.version,
         rows,
         expected,
@@ -165,6 +166,21 @@ def check_serving(step: Step, candidate: Candidate) -> ServingReport:
         limits=limits_of(step.policy),
         trusted_types=trusted_types(step.spec.variants.values()),
     )
+    decided_on = candidate.decision.model_digest
+    if report.model_digest in ("", decided_on):
+        return report
+    changed = f"its file was changed while it was decided on: SHA-256 {report.model_digest[:12]}, was {decided_on[:12]}"
+    return replace(report, problems=(*report.problems, changed))
+
+
+def _fingerprint(step: Step, candidate: Candidate) -> Mapping[str, Any]:
+    found = candidate.document.get("fingerprint")
+    if found is None:
+        raise StoreError(
+            f"{'/'.join(step.asset('candidate'))} [{step.partition}] does not say what it was made of: an older "
+            "release wrote it. Materialize `candidate`, `evaluation` and `promotion` of the partition again."
+        )
+    return found
 
 
 def approvals(step: Step, view: LedgerView, decision: Decision) -> Standing:
@@ -218,7 +234,7 @@ def _evidence(step: Step, candidate: Candidate, judged: Judged, serving: Serving
         "material": [test.to_document() for test in judged.tests],
         "approval_reasons": list(judged.approval_reasons),
         "serving": None if serving is None else asdict(serving) | {"problems": list(serving.problems)},
-        "fingerprint": dict(candidate.document["fingerprint"]),
+        "fingerprint": dict(_fingerprint(step, candidate)),
         "waivers": dict(step.waivers),
         "policy": policy_document(policy),
         "approval": {

@@ -62,7 +62,9 @@ def store_rows(step: Step, scored: ScoredRows) -> str:
 
 def read_rows(services: Services, asset: tuple[str, str], partition: str, document: Mapping[str, Any]) -> ScoredRows:
     """Return the scored rows that an evaluation's document refers to; raises StoreError when they are gone."""
-    table = services.data_store.read((*asset, ROWS), partition, data_version=document["rows"])
+    table = services.data_store.read(
+        (*asset, ROWS), partition, data_version=_version(document, "rows", asset, partition)
+    )
     by_model: dict[str, list[NDArray[np.float64]]] = {}
     slices: dict[str, Any] = {}
     frame = table.to_pandas()
@@ -100,11 +102,22 @@ def read_probe(
     services: Services, asset: tuple[str, str], partition: str, document: Mapping[str, Any]
 ) -> "tuple[pd.DataFrame, NDArray[np.float64]]":
     """Return features, shape (n, n_features), and evaluated scores, shape (n,) or (n, n_classes), of the probe."""
-    table: pa.Table = services.data_store.read((*asset, PROBE), partition, data_version=document["probe"])
+    version = _version(document, "probe", asset, partition)
+    table: pa.Table = services.data_store.read((*asset, PROBE), partition, data_version=version)
     expected = [name for name in table.column_names if name.startswith(f"{_EXPECTED}.")]
     scores = np.column_stack([table[name].to_numpy() for name in expected])
     features = prepare(table.drop_columns(expected).to_pandas())
     return features, scores if document.get("classes") is not None else scores[:, 0]
+
+
+def _version(document: Mapping[str, Any], what: str, asset: tuple[str, str], partition: str) -> str:
+    """Return the data version that an evaluation refers to; raises StoreError when an older release wrote it."""
+    if what not in document:
+        raise StoreError(
+            f"{'/'.join(asset)}/evaluation [{partition}] refers to no {what}: an older release wrote it. Materialize "
+            "`candidate` and `evaluation` of the partition again."
+        )
+    return document[what]
 
 
 def store_pictures(step: Step, evaluation: str, pictures: Mapping[str, bytes]) -> None:
