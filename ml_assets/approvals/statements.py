@@ -217,7 +217,7 @@ def _text_problems(name: str, text: str, most: int) -> Iterator[str]:
         yield f"its {name} has {len(text):,} characters; expected at most {most:,}"
     if _CONTROL.search(text) or (name != "reason" and "\n" in text):
         yield f"its {name} holds control characters"
-    if not text and not name.startswith("subject."):
+    if not text and name != "reason" and not name.startswith("subject."):  # that there is no reason is told already
         yield f"its {name} is empty"
 
 

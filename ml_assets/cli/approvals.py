@@ -23,9 +23,10 @@ from ml_assets.approvals.standing import Standing, standing
 from ml_assets.approvals.statements import Action, Statement, subject_digest, subject_of
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console
-from ml_assets.errors import ApprovalError, LedgerConflictError
+from ml_assets.errors import ApprovalError, LedgerConflictError, RegistryError
 from ml_assets.interfaces import Decision, PipelinePath
 from ml_assets.stages.champions import latest_by_partition
+from ml_assets.stages.dossiers import DOSSIER_TAG
 from ml_assets.stages.step import Services
 
 _AS = click.option("--as", "person", metavar="NAME", help="Who says it; needed when you have several keys.")
@@ -75,7 +76,7 @@ def show(pipeline: str, partition: str) -> None:
     decision = latest_by_partition(services.ledger.decisions(path)).get(partition)
     if decision is None:
         raise ApprovalError("no_decision", f"Nothing was decided on {pipeline} [{partition}] yet.")
-    for line in _decision_lines(decision):
+    for line in _decision_lines(decision, _dossier(services, decision)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     tests = decision.evidence.get("material", [])
     if tests:
@@ -288,13 +289,24 @@ def _why(decision: Decision) -> Sequence[str]:
     return [test["sentence"] for test in decision.evidence.get("material", []) if test["changed"] and test["counts"]]
 
 
-def _decision_lines(decision: Decision) -> Iterator[str]:
+def _dossier(services: Services, decision: Decision) -> str:
+    """Return where the version's newest dossier lies; empty when nothing was registered, or it cannot be asked."""
+    if decision.model_version is None:
+        return ""
+    try:
+        version = services.model_registry.version(decision.model_name, decision.model_version)
+    except RegistryError:
+        return ""
+    return version.tags.get(DOSSIER_TAG, "")
+
+
+def _decision_lines(decision: Decision, dossier: str) -> Iterator[str]:
     yield f"{'/'.join(decision.pipeline)} [{decision.partition}]: {decision.outcome.replace('_', ' ')}"
     yield decision.reason
     launchers = ", ".join(name or "somebody unknown" for name in decision.launched_by) or "somebody unknown"
     yield f"decided by {decision.decided_by}, launched by {launchers}"
-    if decision.evidence.get("dossier"):
-        yield f"dossier: {decision.evidence['dossier']}"
+    if dossier:
+        yield f"dossier: {dossier}"
     yield ""
     subject = subject_of(decision)
     width = max(map(len, subject))

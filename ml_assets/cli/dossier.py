@@ -11,9 +11,10 @@ from ml_assets.stages.dossiers import dossier_of
 @click.argument("pipeline", metavar="TEAM/PIPELINE")
 @click.argument("partition", metavar="[PARTITION]", required=False)
 def dossier(pipeline: str, partition: str | None) -> None:
-    """Write the dossier of the last decision on PARTITION (of all, when left out) of TEAM/PIPELINE and print its place.
+    """Write the dossier of the last decision on PARTITION of TEAM/PIPELINE and print its place.
 
-    Promotions and refusals have theirs already; this is for what people did since, such as a rejection or rollback.
+    Without PARTITION it is that of the pipeline's last decision. What the pipeline decided has its dossier already;
+    this is for what people did since, such as a rejection.
     """
     project = load_project()
     loaded = find_pipeline(project, pipeline)

@@ -39,7 +39,11 @@ def verify(pipeline: str | None, url: str | None) -> None:
     if problems:
         _show(problems)
         sys.exit(1)
-    for sentence in (f"{_counts(stored.heads(path))}, unbroken", *sentences):
+    heads = stored.heads(path)
+    if path is not None and not heads:
+        known = sorted({stream.partition("/")[2] for stream in stored.heads()})
+        raise click.UsageError(f"The ledger has no row of {pipeline}; it has rows of {', '.join(known) or 'nothing'}.")
+    for sentence in (f"{_counts(heads)}, unbroken", *sentences):
         click.echo(sentence)
 
 

@@ -34,7 +34,6 @@ def rollback(pipeline: str, reason: str, expected: str | None, *, without_succes
     else:
         click.echo(f"Version {done.champion.model_version} of {done.champion.partition} is champion again.")
     click.echo(
-        f"Predictions made with it stay as they are; score them again with `ml-assets backfill {pipeline} "
-        "--from … --to … --again`."
+        "Predictions made with it stay as they are; to score them again, materialize `predictions` of their partitions."
     )
     click.echo(f"Dossier: {dossier_of(services, loaded, done.decision)}")

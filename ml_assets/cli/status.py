@@ -9,7 +9,7 @@ from ml_assets.cli.tables import make_console, summary
 from ml_assets.errors import MlAssetsError, SpecError
 from ml_assets.periods import split_partition
 from ml_assets.reading.placement import read_placed_pipeline
-from ml_assets.stages.champions import champion_before
+from ml_assets.stages.trust import trusted_champion
 
 
 @click.command()
@@ -29,7 +29,8 @@ def status(pipeline: str | None) -> None:
         return
     console.print(summary(services, loaded, periods))
     for decision in services.ledger.decisions((loaded.spec.team, loaded.spec.name)):
-        console.print(f"{decision.partition}  {decision.outcome:<10}{decision.reason}", highlight=False, soft_wrap=True)
+        outcome = decision.outcome.replace("_", " ")
+        console.print(f"{decision.partition}  {outcome:<18}{decision.reason}", highlight=False, soft_wrap=True)
 
 
 def _overview(project: Project) -> Table:
@@ -51,7 +52,11 @@ def _overview(project: Project) -> Table:
         except MlAssetsError as error:
             table.add_row(name, "[red]unknown", "", "", "", str(error))
             continue
-        champion = champion_before(decisions, None)
+        try:
+            champion = trusted_champion(services, path, None).champion
+        except MlAssetsError as error:
+            table.add_row(name, "[red]unknown", "", "", "", str(error))
+            continue
         table.add_row(
             name,
             f"{len(data)} partitions",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ml_assets.interfaces import LedgerView, ModelRegistry, PipelinePath, Record
+from ml_assets.interfaces import Decision, LedgerView, ModelRegistry, PipelinePath, Record
 from ml_assets.stages.champions import newest_registered, shadow_before
 from ml_assets.stages.step import Services
 from ml_assets.stages.trust import believed
@@ -52,26 +52,36 @@ def sync_aliases(services: Services, path: PipelinePath, name: str) -> list[Move
     """
     registry = services.model_registry
     with services.ledger.exclusive(path) as view:
-        moves = _moves(registry, name, _wanted(services, view, path), _recorded(view, path))
+        trusted = believed(services, view, path, None)
+        moves = _moves(registry, name, _wanted(services, view, path, trusted.champion), _recorded(view, path))
         for move in moves:
-            if move.after is None:
+            if move.before == move.after:
+                pass  # it points there already: a process died after it had moved it, and before it said so
+            elif move.after is None:
                 registry.delete_alias(name, move.alias)
             else:
                 registry.set_alias(name, move.alias, move.after)
-            view.append(
-                Record(
-                    pipeline=path,
-                    kind="incident" if move.foreign else "alias",
-                    subject=move.alias,
-                    body={"from": move.before, "to": move.after, "sentence": move.sentence},
-                )
-            )
+            view.append(_record(path, move, trusted.refused if move.alias == CHAMPION else ()))
     return moves
 
 
-def _wanted(services: Services, view: LedgerView, path: PipelinePath) -> dict[str, str | None]:
+def _record(path: PipelinePath, move: Move, refused: tuple[str, ...]) -> Record:
+    return Record(
+        pipeline=path,
+        kind="incident" if move.foreign else "alias",
+        subject=move.alias,
+        body={
+            "from": move.before,
+            "to": move.after,
+            "sentence": "; ".join([move.sentence, *refused]),
+        },
+    )
+
+
+def _wanted(
+    services: Services, view: LedgerView, path: PipelinePath, champion: Decision | None
+) -> dict[str, str | None]:
     decisions = view.decisions(path)
-    champion = believed(services, view, path, None).champion
     newest, shadow = newest_registered(decisions), shadow_before(decisions, champion, None)
     enabled = services.policy.effective(path).flag("shadow.enabled")
     return {
@@ -94,7 +104,7 @@ def _moves(
     for alias, after in wanted.items():
         found = registry.version_by_alias(name, alias)
         before = None if found is None else found.version
-        if before != after:
-            foreign = before is not None and before != recorded.get(alias)
+        if before != after or recorded.get(alias) != after:
+            foreign = before not in (None, after, recorded.get(alias))
             moves.append(Move(alias=alias, before=before, after=after, foreign=foreign))
     return moves

@@ -79,23 +79,30 @@ def conclude(step: Step, proposed: Decision, final: Callable[[LedgerView, Decisi
         return stands
 
 
+def overtaken_by(view: LedgerView, decision: Decision) -> Decision | None:
+    """Return the promotion of a later period that made a waiting candidate pointless, or None."""
+    latest = latest_by_partition(view.decisions(decision.pipeline)).values()
+    later = [d for d in latest if d.outcome == "promoted" and d.partition > decision.partition]
+    return max(later, key=lambda d: d.partition, default=None)
+
+
+def superseded(waiting: Decision, promoted: Decision) -> Decision:
+    """Return what becomes of a waiting decision when a later candidate was promoted: it would never score anything."""
+    return replace(
+        waiting,
+        outcome="refused",
+        reason=f"superseded: version {promoted.model_version} of {promoted.partition} was promoted while it waited",
+        decided_by="supersession",
+        run_id=promoted.run_id,
+        recorded_at=None,
+    )
+
+
 def _close_overtaken(view: LedgerView, promoted: Decision) -> None:
     """Close what still waits on earlier periods: nobody should be asked about a model that would never score."""
     for waiting in latest_by_partition(view.decisions(promoted.pipeline)).values():
         if waiting.outcome == "awaiting_approval" and waiting.partition < promoted.partition:
-            reason = (
-                f"superseded: version {promoted.model_version} of {promoted.partition} was promoted while it waited"
-            )
-            view.record_decision(
-                replace(
-                    waiting,
-                    outcome="refused",
-                    reason=reason,
-                    decided_by="supersession",
-                    run_id=promoted.run_id,
-                    recorded_at=None,
-                )
-            )
+            view.record_decision(superseded(waiting, promoted))
 
 
 def _require_same_champion(step: Step, view: LedgerView, decision: Decision) -> None:

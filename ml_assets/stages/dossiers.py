@@ -47,7 +47,8 @@ def write_dossier(
         verdicts: Of the evaluation's gates, when they are not in the ledger yet.
     """
     html = render(dossier_facts(step, decision, candidate, evaluation, verdicts))
-    name = f"{step.time}-{decision.outcome}-{decision.evaluation_digest[:8]}-{decision.policy_digest[:8]}"
+    bound_to = decision.evaluation_digest or decision.data_version
+    name = f"{step.time}-{decision.outcome}-{bound_to[:8]}-{decision.policy_digest[:8]}"
     address = step.services.dossiers.write(step.path, name, html)
     if decision.model_version is not None:
         tags = {DOSSIER_TAG: address, "ml_assets.decision": decision.outcome}

@@ -15,7 +15,16 @@ from ml_assets.errors import StoreError
 from ml_assets.interfaces import Decision, LedgerView, LoggedModel, ModelVersion, ServingReport
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import latest_by_partition
-from ml_assets.stages.decisions import SETTLED, SupersededError, conclude, disbelieved, model_name, same_subject
+from ml_assets.stages.decisions import (
+    SETTLED,
+    SupersededError,
+    conclude,
+    disbelieved,
+    model_name,
+    overtaken_by,
+    same_subject,
+    superseded,
+)
 from ml_assets.stages.dossiers import write_dossier
 from ml_assets.stages.judging import Judged, compare, judge, limits_of
 from ml_assets.stages.recorded_policy import policy_document
@@ -193,12 +202,14 @@ def _final(step: Step, view: LedgerView, last: Decision | None, proposed: Decisi
     """Return what to record: a waiting decision is promoted when its approvals are complete, closed when it expired."""
     if proposed.outcome != "awaiting_approval":
         return proposed
+    overtaken = overtaken_by(view, proposed)
+    if overtaken is not None:
+        return superseded(proposed, overtaken)
     waiting = last is not None and last.outcome == "awaiting_approval" and same_subject(last, proposed)
     if last is None or not waiting or last.policy_digest != proposed.policy_digest:
         return proposed
     given = approvals(step, view, last)
     if given.complete:
-        _require_newest(view, proposed)
         people = ", ".join(approval.person for approval in given.approvals)
         reason = f"{proposed.reason} Approved by {people}."
         # The launchers stay those of the request: whoever starts this run has no part in what is promoted.
@@ -210,21 +221,6 @@ def _final(step: Step, view: LedgerView, last: Decision | None, proposed: Decisi
         )
         return replace(proposed, outcome="refused", reason=reason, decided_by="expiry")
     return last
-
-
-def _require_newest(view: LedgerView, proposed: Decision) -> None:
-    """Refuse to promote by an old approval what a later period's candidate has overtaken."""
-    later = [
-        d
-        for d in latest_by_partition(view.decisions(proposed.pipeline)).values()
-        if d.outcome == "promoted" and d.partition > proposed.partition
-    ]
-    if later:
-        raise SupersededError(
-            f"{'/'.join(proposed.pipeline)} [{proposed.partition}] was approved, but version "
-            f"{later[0].model_version} of {later[0].partition} has been promoted since. The approval is superseded; "
-            "nothing was changed."
-        )
 
 
 def _evidence(step: Step, candidate: Candidate, judged: Judged, serving: ServingReport | None) -> dict[str, Any]:

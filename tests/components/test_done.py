@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 from ml_assets.cli.done import Records, refused, remaining
 from ml_assets.cli.plan import Backfill
 from ml_assets.testing.policy_source import FakePolicySource
-from tests.components.shop import Shop
+from tests.components.shop import Shop, policy
 
 MakeShop = Callable[..., Shop]
+PATH = ("shop", "returns")
 
 
 def planned(shop: Shop) -> tuple[Backfill, Records]:
@@ -51,3 +53,47 @@ def test_a_changed_threshold_leaves_the_evaluation_to_be_judged_again(make_shop:
     assert left(shop) == ("evaluation", "promotion")
     assert not refused(plan, "2024-02", shop.world)
     assert shop.run("evaluation", "promotion", partition="2024-02").success
+
+
+def waiting_shop(make_shop: MakeShop) -> Shop:
+    """Return a shop whose first model waits for approval, with everything else done."""
+    shop = make_shop(thresholds={"material.first_model": True})
+    for month in ("2024-01", "2024-02"):
+        shop.data(month)
+    shop.run("row_index", partition="2024-01")
+    assert shop.models("2024-02").success
+    assert shop.world.ledger.decisions(PATH)[-1].outcome == "awaiting_approval"
+    return shop
+
+
+def test_what_waits_for_people_is_left_alone_until_its_time_is_over(make_shop: MakeShop) -> None:
+    shop = waiting_shop(make_shop)
+    assert left(shop) == ()
+
+    (waiting,) = shop.world.ledger.decisions(PATH)
+    assert waiting.recorded_at is not None
+    shop.world.ledger.record_decision(replace(waiting, recorded_at=waiting.recorded_at - timedelta(days=365)))
+
+    assert left(shop) == ("promotion",)
+
+
+def test_what_waits_under_a_policy_that_is_no_more_is_decided_again(make_shop: MakeShop) -> None:
+    shop = waiting_shop(make_shop)
+
+    shop.world = replace(shop.world, policy=policy(**{"material.first_model": True, "approval.needed": 2}))
+
+    assert left(shop) == ("promotion",)
+    assert shop.run("promotion", partition="2024-02").success
+    assert left(shop) == ()
+
+
+def test_a_promotion_that_died_after_its_decision_is_finished(make_shop: MakeShop) -> None:
+    shop = waiting_shop(make_shop)
+    (waiting,) = shop.world.ledger.decisions(PATH)
+
+    # What a process leaves that is killed when it has recorded the decision, and has moved no alias yet.
+    shop.world.ledger.record_decision(replace(waiting, outcome="promoted", decided_by="anna", recorded_at=None))
+
+    assert left(shop) == ("promotion",)
+    assert shop.run("promotion", partition="2024-02").success
+    assert left(shop) == ()

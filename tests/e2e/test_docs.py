@@ -1,26 +1,28 @@
-"""The documentation's code, run: a replaced stage, a pipeline in Python, features, the drawn graph, the metadata."""
+"""The documentation's code, run: guides' code and commands, the drawn graph, the metadata."""
 
 import importlib
 import re
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
+import yaml
 
+from ml_assets.approvals.statements import Statement
+from ml_assets.assets.decide_job import build_decide_job
 from ml_assets.cli.new import TEMPLATES
 from ml_assets.components.team import load_team
-from ml_assets.sources import LandingZone
+from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Services
-from ml_assets.testing.data_store import FakeDataStore
-from ml_assets.testing.ledger import FakeLedger
-from ml_assets.testing.model_registry import FakeModelRegistry
-from ml_assets.testing.policy_source import FakePolicySource
-from ml_assets.testing.validator import FakeValidator
-from tests.components.shop import Shop, land_orders, services
+from tests.components.shop import MONTHS, Shop, land_orders, policy, services
+from tests.e2e.governed import NAME, Governed
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -29,18 +31,7 @@ FLIGHTS = ROOT / "deployments" / "flights" / "defs" / "arrival_delay"
 
 def blocks(file: Path, language: str) -> list[str]:
     text = file.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def world(landing: Path) -> Services:
-    return Services(
-        data_store=FakeDataStore(),
-        ledger=FakeLedger(),
-        model_registry=FakeModelRegistry(),
-        validator=FakeValidator(),
-        policy=FakePolicySource({}),
-        landing=LandingZone(root=str(landing)),
-    )
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -61,7 +52,7 @@ class Team:
             (folder / "__init__.py").touch()
         self.landing = root / "landing"
         (self.landing / name).mkdir(parents=True)
-        self.world = world(self.landing)
+        self.world: Services = services(self.landing)
 
     def load(self) -> dg.Definitions:
         importlib.invalidate_caches()
@@ -216,6 +207,106 @@ def test_the_features_of_the_guide(root: Path, instance: dg.DagsterInstance) -> 
     assert other["sold_7_days_ago"] == 125.0
 
 
+# Guides: approve a model, promotion and rollback
+
+SLOW = (
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow on SQLAlchemy 2.1
+)
+
+
+def slow(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in SLOW:
+        test = mark(test)
+    return test
+
+
+def commands(guide: str, *beginning: str) -> list[list[str]]:
+    """Return the words after `ml-assets` of each command of a guide that begins so, in the guide's order."""
+    text = "\n".join(blocks(DOCS / "guides" / guide, "sh")).replace("\\\n", " ")
+    lines = (line.strip() for line in text.splitlines())
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith("ml-assets ")]
+    chosen = [words[1:] for words in found if tuple(words[1 : 1 + len(beginning)]) == beginning]
+    assert chosen, f"{guide} has no command {' '.join(beginning)}"
+    return chosen
+
+
+@slow
+def test_a_reviewer_s_way_through_the_guide(waiting: Governed) -> None:
+    guide = "approve-a-model.md"
+    (new_key,) = commands(guide, "access", "new-key")
+    entry = waiting.say(*new_key, "--no-passphrase").stdout
+    written = "\n".join(line for line in entry.splitlines() if line.startswith("  "))
+    with (waiting.policies / "people.yaml").open("a", encoding="utf-8") as people:
+        people.write(f"{written}\n")
+    shown = next(yaml.safe_load(b) for b in blocks(DOCS / "guides" / guide, "yaml") if b.startswith("people:"))
+    made = yaml.safe_load(written)
+    # Whatever the key and the day are, the entry has the form that the guide shows.
+    assert in_form(made) == in_form(shown["people"])
+    assert "maria" in waiting.say(*commands(guide, "access", "list")[0]).stdout
+    assert "2013-03" in waiting.say(*commands(guide, "approvals", "list")[0]).stdout
+    assert "first_model" in waiting.say(*commands(guide, "approvals", "show")[0]).stdout
+
+    approve, printed = commands(guide, "approvals", "approve")
+    statement = waiting.say(*printed).stdout.strip()
+    assert Statement.decode(statement).person == "maria"
+    said = waiting.say(*approve).stdout
+    again = waiting.run(*approve)
+    promoted = waiting.say(*commands(guide, "backfill")[0]).stdout
+    told = waiting.say(*commands(guide, "history")[0]).stdout
+
+    assert "1 of 1" in said
+    assert again.returncode == 1
+    assert "maria has said 'approve'" in again.stderr
+    assert "promoted" in promoted
+    assert "maria approved version 1" in told
+    assert waiting.aliases()["champion"] == "1"
+
+
+def in_form(entry: Any) -> Any:
+    """Return an entry of people with its keys as the names of their fields."""
+    return {name: person | {"keys": [sorted(key) for key in person["keys"]]} for name, person in entry.items()}
+
+
+@slow
+def test_the_waiver_of_the_guide_lets_the_refused_candidate_be_decided_on(waiting: Governed) -> None:
+    guide = "approve-a-model.md"
+    waiver = ["anna" if word == "maria" else word for word in commands(guide, "waivers", "grant")[0]]
+
+    waiting.say(*waiver)
+    listed = waiting.say(*commands(guide, "waivers", "list")[0]).stdout
+    waiting.say(*commands(guide, "backfill")[1])
+
+    assert "counts" in listed
+    assert dict(waiting.outcomes())["2013-02"] != "refused"
+
+
+@slow
+def test_the_rollback_of_the_guide_puts_the_champion_before_it_back(champions: Governed) -> None:
+    guide = "promotion-and-rollback.md"
+    (rollback,) = commands(guide, "rollback")
+    quoted = next(b for b in blocks(DOCS / "guides" / guide, "text") if "champion again" in b)
+
+    printed = champions.say(*rollback).stdout
+    second = champions.run(*rollback)
+
+    assert quoted in printed
+    assert second.returncode == 1
+    assert "nothing was changed" in second.stderr
+    assert champions.outcomes()[-1] == ("2013-04", "rolled_back")
+    assert "taken back" in champions.say(*commands(guide, "history")[0]).stdout
+    assert "rolled back" in champions.say(*commands(guide, "status")[0]).stdout
+    assert "unbroken" in champions.say(*commands(guide, "ledger", "verify")[0]).stdout
+    assert NAME in champions.say(*commands(guide, "experiment")[0]).stdout
+
+
+def test_the_launchpad_s_text_of_the_guide_is_that_of_the_job() -> None:
+    text = next(b for b in blocks(DOCS / "guides" / "approve-a-model.md", "yaml") if b.startswith("ops:"))
+
+    assert dg.validate_run_config(build_decide_job(), yaml.safe_load(text))
+
+
 # The README's drawing
 
 
@@ -236,19 +327,25 @@ def test_the_drawn_graph_is_the_graph() -> None:
 
 # Reference: metadata
 
+FACTS_OF_A_GOVERNED_RUN = (
+    "decided_by dossier shadow_version shadow_disagreement shadow_mean_shift shadow_report challenger_version "
+    "challenger_share challenger_rows incidents table/disagreement"
+)
+
 
 def test_every_metadata_key_is_documented(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     text = (DOCS / "reference" / "metadata.md").read_text(encoding="utf-8")
     documented = {cell for line in text.splitlines() if line.startswith("|") for cell in re.findall(r"`([^`]+)`", line)}
     landing = tmp_path / "landing"
-    land_orders(landing)
+    land_orders(landing, (*MONTHS, "2024-04"))
     shop = Shop(tmp_path, services(landing), instance)
-    for month in ("2024-01", "2024-02", "2024-03"):
+    for month in (*MONTHS, "2024-04"):
         shop.data(month)
     assert shop.run("row_index", partition="2024-01").success
-    for month in ("2024-02", "2024-03"):
-        assert shop.models(month).success
-    assert shop.run("predictions", partition="DE|2024-03").success
+    assert shop.models("2024-02").success
+    assert shop.models("2024-03").success
+    watch_march(shop)
+    assert shop.run("predictions", partition="DE|2024-04").success
 
     written = set()
     for key in shop.instance.all_asset_keys():
@@ -257,7 +354,18 @@ def test_every_metadata_key_is_documented(tmp_path: Path, instance: dg.DagsterIn
             written |= {general(name) for name in record.asset_materialization.metadata}
 
     assert written - documented == set()
-    assert {"ml_assets/data_version", "validation_<metric>", "champion_version"} <= written
+    assert {"ml_assets/data_version", "validation_<metric>", "champion_version", "table/material change"} <= written
+    assert set(FACTS_OF_A_GOVERNED_RUN.split()) <= written
+
+
+def watch_march(shop: Shop) -> None:
+    """Make March's candidate one that more rows may decide, beside February's champion, and point an alias astray."""
+    shop.world = replace(shop.world, policy=policy(**{"ab.challenger_share": 0.5, "shadow.enabled": True}))
+    ledger = shop.world.ledger
+    march = latest_by_partition(ledger.decisions(("shop", "returns")))["2024-03"]
+    evidence = {**march.evidence, "serving": {"problems": [], "example_scores": []}, "approval_reasons": []}
+    ledger.record_decision(replace(march, outcome="undecided", evidence=evidence, recorded_at=None))
+    shop.world.model_registry.set_alias("shop.returns", "shadow", "1")
 
 
 def general(key: str) -> str:
