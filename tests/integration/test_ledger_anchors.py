@@ -198,8 +198,11 @@ def test_an_unbroken_ledger_is_told_in_a_line(project: Path, run: Run) -> None:
     )
 
 
-def test_a_pipeline_without_rows_is_unbroken(run: Run) -> None:
-    assert run("verify", "flights/none").output.startswith("0 rows in 0 streams, unbroken\n")
+def test_a_pipeline_without_rows_is_no_proof_of_anything(run: Run) -> None:
+    result = run("verify", "flights/none")
+
+    assert result.exit_code == 2
+    assert "The ledger has no row of flights/none; it has rows of flights/arrival_delay." in result.output
 
 
 def test_every_problem_is_a_line_and_the_code_is_1(project: Path, run: Run) -> None:
@@ -212,7 +215,7 @@ def test_every_problem_is_a_line_and_the_code_is_1(project: Path, run: Run) -> N
         f"{STREAM} row 3: removed: this row is missing\n"
     )
     assert run("verify", "/".join(PIPELINE)).exit_code == 1
-    assert run("verify", "flights/other").exit_code == 0
+    assert run("verify", "flights/other").exit_code == 2
 
 
 def test_what_was_cut_off_is_named_and_not_anchored_over(project: Path, run: Run) -> None:

@@ -14,9 +14,10 @@ from ml_assets.cli.access import access
 from ml_assets.cli.approvals import approvals
 from ml_assets.cli.project import Location, Project
 from ml_assets.cli.waivers import waivers
-from ml_assets.interfaces import Record
+from ml_assets.interfaces import ModelVersion, Record
 from ml_assets.testing.data_store import FakeDataStore
 from ml_assets.testing.ledger import FakeLedger, decision, verdict
+from ml_assets.testing.model_registry import FakeModelRegistry
 from resources.policy_files import PolicyFiles
 
 PIPELINE = ("flights", "arrival_delay")
@@ -55,7 +56,10 @@ class ProfileDouble:
     def services(self) -> Any:
         trial = None if self.trial_people is None else str(self.trial_people)
         policy = PolicyFiles(str(self.folder / "policies"), trial_people=trial)
-        return SimpleNamespace(ledger=self.ledger, data_store=self.data_store, policy=policy)
+        registry, name = FakeModelRegistry(), "flights.arrival_delay"
+        tags = {"ml_assets.dossier": "/dossiers/2013-03.html"}
+        registry._versions[name] = [ModelVersion(name=name, version="4", run_id="run", model_uri="", tags=tags)]
+        return SimpleNamespace(ledger=self.ledger, data_store=self.data_store, policy=policy, model_registry=registry)
 
 
 @dataclass
@@ -94,7 +98,7 @@ class Desk:
             "evaluation_digest": "b" * 64,
             "policy_digest": policy,
             "launched_by": ("lena",),
-            "evidence": {"material": MATERIAL, "dossier": "/dossiers/2013-03.html"},
+            "evidence": {"material": MATERIAL},
         }
         self.profile.ledger.record_decision(decision(**given | changes))
 
