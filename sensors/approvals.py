@@ -78,17 +78,21 @@ def plan_attempts(
     return start, remembered
 
 
-def build_approvals_sensor(pipelines: Sequence[PipelinePath]) -> dg.SensorDefinition:
+def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinition]) -> dg.SensorDefinition:
     """Return the sensor that watches all pipelines of a code location.
 
     It asks for a run of `promotion` on the waiting partition; that run verifies everything anew, and of two runs at
     once one promotes.
+
+    Args:
+        pipelines: (team, pipeline) → partitions of its promotions.
     """
-    promotions = {path: dg.AssetKey([*path, "promotion"]) for path in pipelines}
+    jobs = _promotion_jobs(pipelines)
+    job_of = {path: name for name, (_, paths) in jobs.items() for path in paths}
 
     @dg.sensor(
         name=SENSOR,
-        target=dg.AssetSelection.assets(*promotions.values()),
+        jobs=[job for job, _ in jobs.values()],
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys={"ledger", "policy"},
@@ -96,12 +100,13 @@ def build_approvals_sensor(pipelines: Sequence[PipelinePath]) -> dg.SensorDefini
     )
     def approvals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = datetime.now(UTC)
-        wanted = due(context.resources.ledger, context.resources.policy, pipelines, now)
+        wanted = due(context.resources.ledger, context.resources.policy, list(pipelines), now)
         start, remembered = plan_attempts(wanted, json.loads(context.cursor or "{}"), now)
         requests = [
             dg.RunRequest(
                 run_key=f"{item.key}|{attempt}",
-                asset_selection=[promotions[item.decision.pipeline]],
+                job_name=job_of[item.decision.pipeline],
+                asset_selection=[_promotion(item.decision.pipeline)],
                 partition_key=item.decision.partition,
                 tags={LAUNCHED_BY_TAG: f"sensor:{SENSOR}", "ml_assets/why": item.why},
             )
@@ -119,3 +124,21 @@ def build_approvals_sensor(pipelines: Sequence[PipelinePath]) -> dg.SensorDefini
         return dg.SensorResult(skip_reason=reason, cursor=cursor)
 
     return approvals
+
+
+Jobs = dict[str, tuple[Any, list[PipelinePath]]]
+
+
+def _promotion_jobs(pipelines: Mapping[PipelinePath, dg.PartitionsDefinition]) -> Jobs:
+    """Return a job for each kind of partitions, by name, with its pipelines: a job cannot hold two kinds."""
+    alike: dict[str, list[PipelinePath]] = {}
+    for path, partitions in sorted(pipelines.items()):
+        alike.setdefault(f"promote_{partitions.get_serializable_unique_identifier()[:8]}", []).append(path)
+    return {
+        name: (dg.define_asset_job(name, dg.AssetSelection.assets(*map(_promotion, paths))), paths)
+        for name, paths in alike.items()
+    }
+
+
+def _promotion(path: PipelinePath) -> dg.AssetKey:
+    return dg.AssetKey([*path, "promotion"])

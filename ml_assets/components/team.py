@@ -2,7 +2,7 @@
 
 import gc
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +30,7 @@ def load_team(
     services: Services,
     executor: dg.ExecutorDefinition,
     project_root: Path,
-    sensors: Callable[[Sequence[PipelinePath]], Sequence[dg.SensorDefinition]] = lambda _: (),
+    sensors: Callable[[Mapping[PipelinePath, dg.PartitionsDefinition]], Sequence[dg.SensorDefinition]] = lambda _: (),
 ) -> dg.Definitions:
     """Return the definitions of a code location.
 
@@ -39,7 +39,8 @@ def load_team(
         services: What the pipelines run with.
         executor: How their steps run.
         project_root: The repository's root.
-        sensors: Given the location's pipelines, (team, name) each, returns the sensors that watch them.
+        sensors: Given the location's pipelines, (team, name) → partitions of its promotions, returns the sensors that
+            watch them.
     """
     with _collection_paused():
         try:
@@ -55,10 +56,15 @@ def load_team(
     return dg.Definitions.merge(pipelines, common)
 
 
-def pipelines_of(definitions: dg.Definitions) -> list[PipelinePath]:
-    """Return the (team, name) of every pipeline that decides on promotions, sorted."""
-    keys = [asset.key.path for asset in definitions.assets or [] if isinstance(asset, dg.AssetsDefinition)]
-    return sorted((path[0], path[1]) for path in keys if len(path) == 3 and path[2] == "promotion")
+def pipelines_of(definitions: dg.Definitions) -> dict[PipelinePath, dg.PartitionsDefinition]:
+    """Return every pipeline that decides on promotions: (team, name) → partitions of its promotions."""
+    found: dict[PipelinePath, dg.PartitionsDefinition] = {}
+    for asset in definitions.assets or []:
+        if isinstance(asset, dg.AssetsDefinition) and asset.partitions_def is not None:
+            path = asset.key.path
+            if len(path) == 3 and path[2] == "promotion":
+                found[path[0], path[1]] = asset.partitions_def
+    return found
 
 
 @contextmanager

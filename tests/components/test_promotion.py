@@ -13,6 +13,7 @@ from ml_assets.approvals.giving import give_with_retry, submit
 from ml_assets.approvals.signing import sign_statement
 from ml_assets.approvals.statements import Statement, subject_of, subject_of_gate
 from ml_assets.approvals.waivers import grant_waiver
+from ml_assets.components.team import pipelines_of
 from ml_assets.errors import ApprovalError
 from ml_assets.interfaces import Decision
 from ml_assets.policy.merge import policy_digest
@@ -523,7 +524,7 @@ def waive(shop: Shop, gate: str, *, at: datetime | None = None, days: float = 1)
 def test_the_sensor_asks_for_what_is_approved(waiting: Shop, instance: dg.DagsterInstance) -> None:
     from sensors import team_sensors
 
-    (sensor,) = team_sensors([PATH])
+    (sensor,) = team_sensors(pipelines_of(waiting.definitions))
     resources = {"ledger": waiting.world.ledger, "policy": waiting.world.policy}
 
     repository = dg.Definitions(
