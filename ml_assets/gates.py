@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SHOWN_FAILURES, SHOWN_ROWS = 5, 10
 Rule = Literal["floor", "ceiling", "beats_baseline"]
 EXPECTATIONS, EXPECTATION_WARNINGS = "expectations", "expectation_warnings"
+APPROVAL = "approval"
+"""Check of a promotion: fails, as a warning, while its candidate waits for people."""
 _GATE = re.compile(rf"^(?P<metric>[a-z0-9_]+)\.(?P<rule>{'|'.join(get_args(Rule))})$")
 
 

@@ -13,7 +13,7 @@ from ml_assets.assets.stage_asset import Check, Stage, build_stage_asset
 from ml_assets.compute import largest
 from ml_assets.digest import document_digest
 from ml_assets.features.module import code_digest
-from ml_assets.gates import EXPECTATION_WARNINGS, EXPECTATIONS
+from ml_assets.gates import APPROVAL, EXPECTATION_WARNINGS, EXPECTATIONS
 from ml_assets.partitions import data_partitions, past_window, same_period, time_partitions, with_history
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.spec import PipelineSpec
@@ -189,6 +189,8 @@ def _decision_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[St
             partitions=time,
             deps=[_dep(spec, ("evaluation",)), _dep(spec, ("candidate",))],
             code_version=version(runners.run_promotion, ["selection"]),
+            # A warning: a candidate that waits must not turn its own run red.
+            checks=[Check(gate=APPROVAL, blocking=False, description="No candidate of the period waits for approval.")],
         ),
         Stage(
             path=("predictions",),

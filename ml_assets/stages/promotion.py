@@ -12,6 +12,7 @@ from typing import Any
 from ml_assets.approvals.standing import Standing, standing
 from ml_assets.digest import document_digest
 from ml_assets.errors import StoreError
+from ml_assets.gates import APPROVAL, Judgement
 from ml_assets.interfaces import Decision, LedgerView, LoggedModel, ModelVersion, ServingReport
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import latest_by_partition
@@ -81,10 +82,21 @@ def run(step: Step) -> StageResult:
     incidents = [move.sentence for move in moves if move.foreign]
     return StageResult(
         stored=stored,
+        judgements=(_approval(decision),),
         policy_version=decision.policy_version,
         facts=facts | ({"incidents": incidents} if incidents else {}),
         tables=_tables(decision),
     )
+
+
+def _approval(decision: Decision) -> Judgement:
+    """Return what the UI shows of a decision as a check: a warning while the candidate waits for people."""
+    waits = decision.outcome == "awaiting_approval"
+    why = "; ".join(decision.evidence.get("approval_reasons", []))
+    where = f"ml-assets approvals show {'/'.join(decision.pipeline)} {decision.partition}"
+    reason = f"version {decision.model_version} waits for approval: {why}. Look: {where}" if waits else decision.reason
+    evidence = {"outcome": decision.outcome, "decided_by": decision.decided_by}
+    return Judgement(check=APPROVAL, passed=not waits, severity="warning", reason=reason, evidence=evidence)
 
 
 def register(step: Step) -> Candidate:
