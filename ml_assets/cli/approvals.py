@@ -315,6 +315,9 @@ def _decision_lines(decision: Decision, dossier: str) -> Iterator[str]:
 
 
 def _spoken_lines(services: Services, decision: Decision) -> Iterator[str]:
+    if decision.outcome == "promoted" and not decision.evidence.get("approval_reasons"):
+        yield "It needed no approval."
+        return
     given = _standing(services, decision, datetime.now(UTC))
     yield f"{len(given.approvals)} of {given.needed} approvals, until {given.expires_at:%Y-%m-%d %H:%M} UTC" + (
         " (closed)" if given.closed else ""

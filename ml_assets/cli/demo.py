@@ -79,7 +79,7 @@ def _broken(project: Project, plan: Backfill, ends: list[RunEnd]) -> bool:
     decisions = project.profile.services().ledger.decisions((plan.spec.team, plan.spec.name))
     refused = {d.partition for d in decisions if d.outcome == "refused"}
     unexplained = [e for e in ends if not e.succeeded and not any(e.title.startswith(period) for period in refused)]
-    if not any(d.outcome == "promoted" for d in decisions):
+    if not any(d.outcome in ("promoted", "awaiting_approval") for d in decisions):
         raise MlAssetsError("The demo promoted no model; see the messages above.")
     return bool(unexplained)
 

@@ -66,14 +66,21 @@ def refused(plan: Backfill, period: str, services: Services) -> bool:
     return False
 
 
-def waits_for_nobody(plan: Backfill, period: str, services: Services) -> bool:
-    """Whether the period's candidate waits for nothing more: its approvals are complete, or its time is over."""
+def must_decide(plan: Backfill, period: str, services: Services) -> bool:
+    """Whether `promotion` has something to do, though it is materialized.
+
+    The candidate waits for nothing more (its approvals are complete, or its time is over), it waits under a policy
+    that is no more, or the process that recorded the last decision died before it had carried it out.
+    """
     step = Step(pipeline=plan.pipeline, services=services, partition=period, run_id="")
     decision = latest_by_partition(services.ledger.decisions(step.path)).get(period)
-    if decision is None or decision.outcome != "awaiting_approval":
+    if decision is None or services.data_store.describe(step.asset("promotion"), period) is None:
         return False
-    given = approvals(step, services.ledger, decision)
-    return given.complete or given.closed
+    if decision.outcome == "awaiting_approval":
+        given = approvals(step, services.ledger, decision)
+        return given.complete or given.closed or decision.policy_digest != step.policy.digest
+    carried_out = services.data_store.read_document(step.asset("promotion"), period)
+    return carried_out["outcome"] != decision.outcome
 
 
 def _done(asset: str, partitions: list[str], plan: Backfill, records: Records) -> bool:
@@ -81,7 +88,7 @@ def _done(asset: str, partitions: list[str], plan: Backfill, records: Records) -
 
     materialized = records.instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))
     stage = asset.split("/", 2)[2]
-    if stage == "promotion" and any(waits_for_nobody(plan, p, records.services) for p in partitions):
+    if stage == "promotion" and any(must_decide(plan, p, records.services) for p in partitions):
         return False
     return set(partitions) <= materialized and all(_judged(stage, p, plan, records.services) for p in partitions)
 

@@ -14,7 +14,7 @@ from ml_assets.interfaces import Decision, LedgerView, PipelinePath, Record
 
 WORDS = {
     "promoted": "became champion",
-    "kept": "was not better than the champion, which stays",
+    "kept": "did not take over from the champion, which stays",
     "undecided": "could not be told from the champion, which stays",
     "refused": "was refused",
     "awaiting_approval": "passed, and waits for approval",
@@ -63,7 +63,8 @@ def history(pipeline: str, last: int | None) -> None:
 
 def events_of(ledger: LedgerView, path: PipelinePath) -> list[Event]:
     """Return everything that was recorded of a pipeline, oldest first."""
-    found = [_decided(d) for d in ledger.decisions(path)] + list(_recorded(ledger.records(path)))
+    # What people said comes before what followed from it at the same instant.
+    found = [*_recorded(ledger.records(path)), *(_decided(d) for d in ledger.decisions(path))]
     return sorted(found, key=lambda event: event.at)
 
 

@@ -76,7 +76,10 @@ def _again(
     intervals = {m: report.interval("candidate", m) for m in report.metrics}
     improvements = {m: report.difference(m, "baseline").improvement for m in report.metrics}
     judgements = judge_metrics(select_thresholds(spec.gates, policy), intervals, improvements)
-    closed = [j for j in judgements if not j.passed and j.severity == "error"]
+    waived = {f"{'/'.join((*path, 'evaluation'))} [{decision.partition}] {gate}": gate for gate in spec.gates}
+    passed = {waived[name] for name in decision.evidence.get("waivers", {}) if name in waived}
+    passed = {gate for gate in passed if not policy.settings[gate].unwaivable}
+    closed = [j for j in judgements if not j.passed and j.severity == "error" and j.check not in passed]
     if closed:
         return "refused", "; ".join(f"{j.check}: {j.reason}" for j in closed)
     problem = (evaluation["champion"] or {}).get("problem")

@@ -67,12 +67,16 @@ def roll_back(
                 f"{name} has no champion before version {champion.model_version} of {champion.partition}; scoring "
                 "would stop. Say --without-successor if that is what you want."
             )
-        back = "nothing" if before is None else f"version {before.model_version} of {before.partition}"
+        back = (
+            "there is no champion now"
+            if before is None
+            else f"version {before.model_version} of {before.partition} is champion again"
+        )
         view.record_decision(
             replace(
                 champion,
                 outcome="rolled_back",
-                reason=f"{reason} ({back} is champion again)",
+                reason=f"{reason} ({back})",
                 decided_by=by,
                 run_id="",
                 recorded_at=None,

@@ -36,6 +36,29 @@ def test_a_location_binds_every_resource_its_assets_ask_for(location: CodeLocati
     assert wanted - {"io_manager"} <= set(definitions.resources or {})
 
 
+def test_a_location_has_the_job_with_which_people_decide(location: CodeLocation) -> None:
+    job = location.definitions().resolve_job_def("decide")
+
+    assert [node.name for node in job.nodes] == ["record_statement"]
+    assert job.executor_def.name == "in_process"  # nothing in it is worth a process of its own
+    assert {"ledger", "policy"} <= set(job.resource_defs)
+
+
+def test_a_location_watches_the_promotions_of_all_its_pipelines(location: CodeLocation) -> None:
+    definitions = location.definitions()
+    sensor = definitions.resolve_sensor_def("approvals")
+
+    repository = definitions.get_repository_def()
+    jobs = [repository.get_job(target.job_name) for target in sensor.targets]
+    watched = {key for job in jobs for key in job.asset_layer.selected_asset_keys}
+    assert {key.to_user_string() for key in watched} == {
+        key for key in location.asset_keys() if key.endswith("/promotion")
+    }
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert sensor.minimum_interval_seconds == 5
+    assert sensor.required_resource_keys == {"ledger", "policy"}
+
+
 def test_asset_keys_of_locations_are_disjoint() -> None:
     for one, other in itertools.combinations(LOCATIONS, 2):
         assert not one.asset_keys() & other.asset_keys(), f"{one.name} and {other.name} share assets"

@@ -128,9 +128,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        address = folder / "DevToolsActivePort"
-        wait_for("Chromium's port", lambda: address.exists() and address.read_text(), timeout_seconds=60)
-        port = address.read_text(encoding="utf-8").split()[0]
+        port = wait_for("Chromium's port", lambda: _port(folder / "DevToolsActivePort"), timeout_seconds=60)
         (target,) = [t for t in fetch_json(f"http://127.0.0.1:{port}/json/list") if t["type"] == "page"]
         with connect(target["webSocketDebuggerUrl"], max_size=LARGEST_MESSAGE_BYTES) as connection:
             page = Page(connection=connection)
@@ -143,3 +141,9 @@ def chromium(folder: Path) -> Iterator[Page]:
             process.kill()
             process.wait()
     wait_for("an end of all of Chromium", lambda: not processes_of(folder), timeout_seconds=30)
+
+
+def _port(address: Path) -> str | None:
+    """Return the port that Chromium listens on; its file exists, and is empty, for a moment before it is written."""
+    lines = address.read_text(encoding="utf-8").splitlines() if address.exists() else []
+    return lines[0] if len(lines) == 2 else None

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +21,30 @@ ROOT = Path(__file__).parents[2]
 ML_ASSETS = Path(sys.executable).parent / "ml-assets"
 WIDE = "200"
 """Columns of the terminal that programs believe to write to."""
+NO_SETTINGS: Mapping[str, str] = {}
 
 
-def environment(state: Path) -> dict[str, str]:
-    """Return this process's environment with another state folder and nothing else of the project's settings."""
+def environment(state: Path, settings: Mapping[str, str] = NO_SETTINGS) -> dict[str, str]:
+    """Return this process's environment with another state folder, and of the project's settings only those given."""
     ours = ("ML_ASSETS_", "DAGSTER_", "MLFLOW_")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
-    return inherited | {"ML_ASSETS_STATE": str(state), "COLUMNS": WIDE, "PYTHONUNBUFFERED": "1"}
+    ours_now = {"ML_ASSETS_STATE": str(state), "COLUMNS": WIDE, "PYTHONUNBUFFERED": "1"}
+    return {**inherited, **ours_now, **settings}
 
 
 def ml_assets(
-    state: Path, *arguments: str, project: Path = ROOT, timeout_seconds: float = 280
+    state: Path,
+    *arguments: str,
+    project: Path = ROOT,
+    settings: Mapping[str, str] = NO_SETTINGS,
+    timeout_seconds: float = 280,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end and return what it printed."""
     return subprocess.run(
         [ML_ASSETS, *arguments],
         cwd=project,
-        env=environment(state),
+        env=environment(state, settings),
         capture_output=True,
         text=True,
         timeout=timeout_seconds,
@@ -116,12 +122,12 @@ class Development:
 
 
 @contextmanager
-def development(state: Path) -> Iterator[Development]:
+def development(state: Path, settings: Mapping[str, str] = NO_SETTINGS) -> Iterator[Development]:
     """Run `ml-assets dev` on free ports; at the end stop it by its pid and see that nothing stays behind."""
     process = subprocess.Popen(
         [ML_ASSETS, "dev", "--port", "0", "--mlflow-port", "0"],
         cwd=ROOT,
-        env=environment(state),
+        env=environment(state, settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,

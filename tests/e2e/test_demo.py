@@ -43,16 +43,37 @@ def test_the_demo_ends_well_and_prints_a_row_for_each_month(demo: Demo) -> None:
         assert ("promoted" in line) == (month == "2013-03")
         assert ("refused" in line) == (month == "2013-02")
     assert "log_loss.beats_baseline" in table
+    told = " ".join(demo.printed.split())
+    assert "2013-03: version 1 is the first model and waits for approval. The demo approves it as demo-reviewer" in told
+    assert "of this machine only" in told
     assert "What to open next" in demo.printed
 
 
 def test_the_decisions_are_those_of_the_policy(demo: Demo) -> None:
     decisions = SqlLedger(f"sqlite:///{demo.state}/ledger.db").decisions(PIPELINE)
 
-    assert [(d.partition, d.outcome) for d in decisions] == [("2013-02", "refused"), ("2013-03", "promoted")]
-    assert decisions[0].reason.startswith("log_loss.beats_baseline: improvement of log_loss over the baseline")
-    assert decisions[0].model_version is None
-    assert decisions[1].model_version == "1"
+    assert [(d.partition, d.outcome) for d in decisions] == [
+        ("2013-02", "refused"),
+        ("2013-03", "awaiting_approval"),
+        ("2013-03", "promoted"),
+    ]
+    refused, asked, promoted = decisions
+    assert refused.reason.startswith("log_loss.beats_baseline: improvement of log_loss over the baseline")
+    assert refused.model_version is None
+    assert asked.evidence["approval_reasons"] == ["it is the first model: there is no champion"]
+    assert (promoted.model_version, promoted.decided_by) == ("1", "demo-reviewer")
+    assert promoted.reason == f"{asked.reason} Approved by demo-reviewer."
+
+
+def test_a_decision_has_a_dossier_beside_the_state(demo: Demo) -> None:
+    pages = sorted((demo.state / "dossiers" / "flights" / "arrival_delay").glob("*.html"))
+
+    assert [page.name.split("-")[:3] for page in pages] == [
+        ["2013", "02", "refused"],
+        ["2013", "03", "awaiting_approval"],
+        ["2013", "03", "promoted"],
+    ]
+    assert all("<script" not in page.read_text(encoding="utf-8") for page in pages)
 
 
 def test_the_champion_can_be_loaded_by_its_alias(demo: Demo) -> None:
@@ -113,8 +134,10 @@ def test_status_of_a_pipeline_tells_its_decisions(demo: Demo) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "12/12 passed" in done.stdout
-    assert "2013-02  refused   log_loss.beats_baseline: improvement" in done.stdout
-    assert "2013-03  promoted  first champion: no earlier version" in done.stdout
+    assert "2013-02  refused           log_loss.beats_baseline: improvement" in done.stdout
+    assert "2013-03  awaiting approval roc_auc against the baseline: the improvement is" in done.stdout
+    assert "2013-03  promoted          roc_auc against the baseline: the improvement is" in done.stdout
+    assert "Approved by demo-reviewer." in done.stdout
 
 
 def test_status_of_a_pipeline_without_data_names_the_next_command(tmp_path: Path) -> None:
@@ -188,6 +211,17 @@ BAD_USAGE = [
     ),
     (("demo", "--team", "trains"), "'trains' is not one of 'births', 'flights'"),
     (("demo", "--periods", "1"), "1 is not in the range 2<=x<=20"),
+    (
+        ("approvals", "list", "flights/nothing"),
+        "There is no pipeline 'flights/nothing'; there are births/daily_births, ",
+    ),
+    (("waivers", "list", "flights/nothing"), "There is no pipeline 'flights/nothing'; there are births/daily_births, "),
+    (("history", "nothing"), "There is no pipeline 'nothing'"),
+    (("rollback", "nothing", "--reason", "x"), "There is no pipeline 'nothing'"),
+    (("experiment", "nothing"), "There is no pipeline 'nothing'"),
+    (("ledger", "verify", "nothing"), "'nothing' is no pipeline; expected TEAM/PIPELINE"),
+    (("policy", "explain", "nothing"), "There is no pipeline 'nothing'"),
+    (("access", "new-key"), "Missing argument 'NAME'"),
     (("dev", "--port", "70000"), "70000 is not in the range 0<=x<=65535"),
     (("validate", "workspace.yml"), "workspace.yml: does not exist; expected a pipeline's YAML file"),
     (("schema", "--output", "no/such/folder/schema.json"), "no/such/folder/schema.json cannot be written"),

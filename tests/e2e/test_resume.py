@@ -243,4 +243,4 @@ def test_a_run_executed_again_from_its_failure_repeats_no_finished_step(month_wi
         )
         assert done == Counter([*TRAINING, f"{PREFIX}/promotion"])
     decisions = SqlLedger(f"sqlite:///{month_with_data}/ledger.db").decisions(("flights", "arrival_delay"))
-    assert [(d.partition, d.outcome) for d in decisions] == [("2013-02", "refused"), ("2013-03", "promoted")]
+    assert [(d.partition, d.outcome) for d in decisions] == [("2013-02", "refused"), ("2013-03", "awaiting_approval")]

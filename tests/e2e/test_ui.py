@@ -76,6 +76,20 @@ def test_all_code_locations_load_with_all_their_assets(server: Graphql) -> None:
     assert served_keys == {key for location in code_locations() for key in location.asset_keys()}
 
 
+def test_every_code_location_watches_for_approvals_and_has_the_job_to_give_them(server: Graphql) -> None:
+    data = server.ask(
+        """{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError {
+          ... on RepositoryLocation { repositories {
+            jobs { name } sensors { name minIntervalSeconds sensorState { status } } } } } } } } }"""
+    )
+
+    for entry in data["workspaceOrError"]["locationEntries"]:
+        (repository,) = entry["locationOrLoadError"]["repositories"]
+        assert "decide" in {job["name"] for job in repository["jobs"]}, entry["name"]
+        sensors = {s["name"]: (s["minIntervalSeconds"], s["sensorState"]["status"]) for s in repository["sensors"]}
+        assert sensors["approvals"] == (5, "RUNNING"), entry["name"]
+
+
 def test_a_backfill_from_the_ui_is_completed_by_the_daemon_in_few_runs(demo: Demo, server: Graphql) -> None:
     land(demo.state / "landing", ["1969", "1970"])
     assets = ["births/daily_births/raw_data", "births/daily_births/features"]
