@@ -10,22 +10,25 @@ import dagster as dg
 
 from ml_assets.approvals.standing import standing
 from ml_assets.interfaces import Decision, Ledger, PipelinePath, PolicySource
-from ml_assets.stages.champions import latest_by_partition
+from ml_assets.stages.aliases import CHAMPION
+from ml_assets.stages.champions import champion_before, latest_by_partition
 from ml_assets.stages.step import LAUNCHED_BY_TAG
 
 SENSOR = "approvals"
 INTERVAL_SECONDS = 5
+SETTLING = timedelta(minutes=1)
+"""How long a promotion may take to move the alias after it was decided."""
 RETRY_AFTER = (timedelta(0), timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2))
 """How long after an attempt the next one may start; after the last one a person must look."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """A waiting decision that is to be decided again.
+    """A decision that is to be made again, or carried out.
 
     Attributes:
-        decision: The waiting decision.
-        why: "approved" or "expired".
+        decision: The decision.
+        why: "approved", "expired", or "unfinished": promoted, and the process died before the alias followed.
     """
 
     decision: Decision
@@ -40,11 +43,14 @@ class Due:
 
 
 def due(ledger: Ledger, policy: PolicySource, pipelines: Sequence[PipelinePath], now: datetime) -> list[Due]:
-    """Return the waiting decisions whose approvals are complete, or whose time is over."""
+    """Return the waiting decisions whose approvals are complete or whose time is over, and unfinished promotions."""
     found: list[Due] = []
     for path in pipelines:
-        latest = latest_by_partition(ledger.decisions(path)).values()
-        waiting = [d for d in latest if d.outcome == "awaiting_approval"]
+        decisions = ledger.decisions(path)
+        champion = champion_before(decisions, None)
+        if champion is not None and _is_unfinished(ledger, champion, now):
+            found.append(Due(decision=champion, why="unfinished"))
+        waiting = [d for d in latest_by_partition(decisions).values() if d.outcome == "awaiting_approval"]
         if not waiting:
             continue
         effective, people, records = policy.effective(path), policy.people(), ledger.records(path)
@@ -53,6 +59,14 @@ def due(ledger: Ledger, policy: PolicySource, pipelines: Sequence[PipelinePath],
             if given.complete or given.closed:
                 found.append(Due(decision=decision, why="approved" if given.complete else "expired"))
     return found
+
+
+def _is_unfinished(ledger: Ledger, champion: Decision, now: datetime) -> bool:
+    """Whether the alias of a champion was not moved, though there was time to."""
+    if champion.recorded_at is None or now < champion.recorded_at + SETTLING:
+        return False
+    moves = [r for r in ledger.records(champion.pipeline) if r.kind in ("alias", "incident") and r.subject == CHAMPION]
+    return not moves or moves[-1].body.get("to") != champion.model_version
 
 
 def plan_attempts(
@@ -96,7 +110,8 @@ def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinit
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys={"ledger", "policy"},
-        description="Promotes a waiting candidate when its approvals are complete, closes it when its time is over.",
+        description="Promotes a waiting candidate when its approvals are complete, closes it when its time is over, and "
+        "finishes a promotion that died half-way.",
     )
     def approvals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = datetime.now(UTC)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ml_assets.approvals.giving import give_with_retry, submit
 from ml_assets.approvals.signing import sign_statement
 from ml_assets.approvals.statements import Statement, subject_of
-from ml_assets.interfaces import Decision, PipelinePath
+from ml_assets.interfaces import Decision, PipelinePath, Record
 from ml_assets.testing.ledger import FakeLedger, decision
 from sensors.approvals import RETRY_AFTER, Due, build_approvals_sensor, due, plan_attempts
 from tests.components.shop import TestSigner, policy
@@ -77,6 +77,18 @@ def test_only_what_has_its_approvals_or_is_out_of_time_is_due() -> None:
     days = policy().effective(PATH).number("approval.valid_days")
     late = NOW + timedelta(days=days)
     assert found(ledger, late) == [("2024-02", "expired"), ("2024-03", "expired")]
+
+
+def test_a_promotion_whose_alias_did_not_follow_is_finished() -> None:
+    ledger = FakeLedger()
+    promoted = asked(ledger, outcome="promoted", recorded_at=NOW - timedelta(seconds=59))
+    assert found(ledger) == [], "it may be at it"
+    assert found(ledger, NOW + timedelta(seconds=1)) == [("2024-02", "unfinished")]
+
+    move = Record(pipeline=PATH, kind="alias", subject="champion", body={"to": promoted.model_version})
+    ledger.append(move)
+
+    assert found(ledger, NOW + timedelta(seconds=1)) == []
 
 
 def test_what_is_decided_is_due_no_more() -> None:
