@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ml_assets.digest import document_digest
 from ml_assets.errors import GateClosedError, PolicyError
+from ml_assets.evaluation import EvaluationReport
 from ml_assets.interfaces import (
     AssetPath,
     EffectivePolicy,
@@ -168,6 +169,13 @@ def judge_metrics(
         improvements: Metric → interval of the paired improvement over the baseline, positive is better.
     """
     return [_judge_metric(t, intervals, improvements) for t in thresholds]
+
+
+def judge_report(report: EvaluationReport, gates: Sequence[str], policy: EffectivePolicy) -> list[Judgement]:
+    """Judge an evaluation's report by the settings that a pipeline names as its gates."""
+    intervals = {m: report.interval("candidate", m) for m in report.metrics}
+    improvements = {m: report.difference(m, "baseline").improvement for m in report.metrics}
+    return judge_metrics(select_thresholds(gates, policy), intervals, improvements)
 
 
 def _judge_metric(threshold: Setting, intervals: Mapping[str, Any], improvements: Mapping[str, Any]) -> Judgement:

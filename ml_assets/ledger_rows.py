@@ -1,12 +1,20 @@
 """Verdicts, decisions and records as the flat rows that a ledger stores; what no database can hold is refused here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ml_assets.errors import LedgerError
-from ml_assets.interfaces import AssetPath, Decision, PipelinePath, Record, Verdict
+from ml_assets.interfaces import (
+    AssetPath,
+    Decision,
+    DecisionOutcome,
+    PipelinePath,
+    Record,
+    RecordKind,
+    Verdict,
+)
 
 Kind = Literal["verdicts", "decisions", "records"]
 Row = dict[str, Any]
@@ -69,6 +77,7 @@ def decision_row(decision: Decision, now: datetime) -> Row:
         LedgerError: If a field cannot be stored.
     """
     what = f"the decision on {decision.pipeline}, {decision.partition}"
+    _require_word("outcome", decision.outcome, get_args(DecisionOutcome), what)
     team, pipeline = checked_pipeline(decision.pipeline)
     row = {
         "recorded_at": _instant(decision.recorded_at, now, what),
@@ -97,7 +106,13 @@ def decision_row(decision: Decision, now: datetime) -> Row:
 def decision_of(row: Mapping[Any, Any]) -> Decision:
     """Return the decision that a stored row holds."""
     fields = {name: value for name, value in _content(row).items() if name not in {"team", "pipeline", "launched_by"}}
-    return Decision(pipeline=(row["team"], row["pipeline"]), launched_by=tuple(row["launched_by"]), **fields)
+    fields["evidence"] = fields["evidence"] if isinstance(fields["evidence"], dict) else {}
+    return Decision(pipeline=(row["team"], row["pipeline"]), launched_by=_names(row["launched_by"]), **fields)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Return names as they were stored; whatever is none, as somebody unknown."""
+    return tuple(name if isinstance(name, str) else "" for name in value) if isinstance(value, list) else ("",)
 
 
 def record_row(record: Record, now: datetime) -> Row:
@@ -107,6 +122,7 @@ def record_row(record: Record, now: datetime) -> Row:
         LedgerError: If a field cannot be stored.
     """
     what = f"the {record.kind} of {record.pipeline}"
+    _require_word("kind", record.kind, get_args(RecordKind), what)
     team, pipeline = checked_pipeline(record.pipeline)
     row = {
         "recorded_at": _instant(record.recorded_at, now, what),
@@ -124,7 +140,7 @@ def record_of(row: Mapping[Any, Any]) -> Record:
         pipeline=(row["team"], row["pipeline"]),
         kind=row["kind"],
         subject=row["subject"],
-        body=row["body"],
+        body=row["body"] if isinstance(row["body"], dict) else {},
         previous_hash=row["previous_hash"],
         row_hash=row["row_hash"],
         recorded_at=row["recorded_at"],
@@ -172,6 +188,11 @@ def checked_pipeline(pipeline: PipelinePath) -> PipelinePath:
             "empty or with a '/'."
         )
     return pipeline
+
+
+def _require_word(name: str, word: str, words: Sequence[str], what: str) -> None:
+    if word not in words:
+        raise LedgerError(f"The {name} of {what} is {word!r}; expected one of {', '.join(words)}.")
 
 
 def _content(row: Mapping[Any, Any]) -> Row:

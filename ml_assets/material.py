@@ -68,6 +68,7 @@ def material_tests(
         "features": lambda old: _names("features", old.get("features", ()), candidate.get("features", ())),
         "estimator": lambda old: _value("estimator", old.get("estimator"), candidate.get("estimator")),
         "feature_code": lambda old: _value("feature code", old.get("feature_code"), candidate.get("feature_code")),
+        "label": lambda old: _value("label", old.get("label"), candidate.get("label")),
         "classification": lambda old: _value(
             "data classification", old.get("classification"), candidate.get("classification")
         ),

@@ -8,7 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from ml_assets.approvals.standing import standing
+from ml_assets.approvals.standing import standing, with_launchers
+from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import Decision, Ledger, PipelinePath, PolicySource
 from ml_assets.stages.aliases import CHAMPION
 from ml_assets.stages.champions import champion_before, latest_by_partition
@@ -16,6 +17,8 @@ from ml_assets.stages.step import LAUNCHED_BY_TAG
 
 SENSOR = "approvals"
 INTERVAL_SECONDS = 5
+UNREADABLE = (MlAssetsError, AttributeError, KeyError, TypeError, ValueError)
+"""What reading a pipeline's policy or its tampered rows may raise."""
 SETTLING = timedelta(minutes=1)
 """How long a promotion may take to move the alias after it was decided."""
 RETRY_AFTER = (timedelta(0), timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2))
@@ -44,20 +47,24 @@ class Due:
 
 def due(ledger: Ledger, policy: PolicySource, pipelines: Sequence[PipelinePath], now: datetime) -> list[Due]:
     """Return the waiting decisions whose approvals are complete or whose time is over, and unfinished promotions."""
+    return [item for path in pipelines for item in due_of(ledger, policy, path, now)]
+
+
+def due_of(ledger: Ledger, policy: PolicySource, path: PipelinePath, now: datetime) -> list[Due]:
+    """Return what `due` does, of one pipeline."""
     found: list[Due] = []
-    for path in pipelines:
-        decisions = ledger.decisions(path)
-        champion = champion_before(decisions, None)
-        if champion is not None and _is_unfinished(ledger, champion, now):
-            found.append(Due(decision=champion, why="unfinished"))
-        waiting = [d for d in latest_by_partition(decisions).values() if d.outcome == "awaiting_approval"]
-        if not waiting:
-            continue
-        effective, people, records = policy.effective(path), policy.people(), ledger.records(path)
-        for decision in waiting:
-            given = standing(decision, records, effective, people, at=now)
-            if given.complete or given.closed:
-                found.append(Due(decision=decision, why="approved" if given.complete else "expired"))
+    decisions = ledger.decisions(path)
+    champion = champion_before(decisions, None)
+    if champion is not None and _is_unfinished(ledger, champion, now):
+        found.append(Due(decision=champion, why="unfinished"))
+    waiting = [d for d in latest_by_partition(decisions).values() if d.outcome == "awaiting_approval"]
+    if not waiting:
+        return found
+    effective, people, records = policy.effective(path), policy.people(), ledger.records(path)
+    for decision in waiting:
+        given = standing(with_launchers(decision, decisions), records, effective, people, at=now)
+        if given.complete or given.closed:
+            found.append(Due(decision=decision, why="approved" if given.complete else "expired"))
     return found
 
 
@@ -110,12 +117,19 @@ def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinit
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys={"ledger", "policy"},
-        description="Promotes a waiting candidate when its approvals are complete, closes it when its time is over, and "
+        description="Promotes a waiting candidate when its approvals are complete, closes it when its time is over, "
         "finishes a promotion that died half-way.",
     )
     def approvals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = datetime.now(UTC)
-        wanted = due(context.resources.ledger, context.resources.policy, list(pipelines), now)
+        wanted: list[Due] = []
+        unreadable: list[str] = []
+        for path in pipelines:
+            try:
+                wanted += due_of(context.resources.ledger, context.resources.policy, path, now)
+            except UNREADABLE as error:  # one pipeline's rows must not keep the others waiting
+                unreadable.append(f"{'/'.join(path)}: {type(error).__name__}: {error}")
+                context.log.exception(unreadable[-1])
         start, remembered = plan_attempts(wanted, json.loads(context.cursor or "{}"), now)
         requests = [
             dg.RunRequest(
@@ -136,7 +150,7 @@ def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinit
             if exhausted
             else "Nothing that waits has its approvals yet."
         )
-        return dg.SensorResult(skip_reason=reason, cursor=cursor)
+        return dg.SensorResult(skip_reason="\n".join([reason, *unreadable]), cursor=cursor)
 
     return approvals
 

@@ -19,6 +19,7 @@ from ml_assets.approvals.standing import (
     require_bound,
     require_same_policy,
     standing,
+    with_launchers,
 )
 from ml_assets.approvals.statements import Statement, subject_digest, subject_of, written
 from ml_assets.errors import ApprovalError, LedgerConflictError
@@ -107,7 +108,8 @@ def require_acceptable(
     require_subject(statement, subject)
     person = verify_statement(statement, people, at=now)
     require_key_in_force(statement, person, at=now)
-    require_allowed(statement, person, rules_of(policy, "approval", latest.launched_by))
+    launchers = with_launchers(latest, view.decisions(statement.pipeline)).launched_by
+    require_allowed(statement, person, rules_of(policy, "approval", launchers))
     if statement.action == "approve":
         require_same_policy(statement, latest, policy)
         _require_open(latest, policy, now)

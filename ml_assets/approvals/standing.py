@@ -1,8 +1,8 @@
 """How a decision that waits stands: which approvals count, which do not and why, and how many are still needed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from ml_assets.approvals.rules import (
     Rules,
@@ -142,6 +142,21 @@ def standing(
     )
 
 
+def with_launchers(decision: Decision, decisions: Sequence[Decision]) -> Decision:
+    """Return the decision with everybody who launched a run that led to any decision on the same model and evaluation.
+
+    The waiting row can be written again with other launchers; who stands in any of them may not approve.
+    """
+    subject = (decision.model_digest, decision.evaluation_digest)
+    names = [
+        name
+        for other in (*decisions, decision)
+        if (other.model_digest, other.evaluation_digest) == subject
+        for name in other.launched_by
+    ]
+    return replace(decision, launched_by=tuple(dict.fromkeys(names)))
+
+
 def needed_approvals(decision: Decision, policy: EffectivePolicy) -> int:
     """Return how many people must approve: one more when an unknown launcher may be one of them."""
     unknown = not decision.launched_by or any(not name.strip() for name in decision.launched_by)
@@ -150,7 +165,10 @@ def needed_approvals(decision: Decision, policy: EffectivePolicy) -> int:
 
 def request_expires(decision: Decision, policy: EffectivePolicy, at: datetime) -> datetime:
     """Return from when a waiting decision is closed; one that is not recorded yet waits from `at` on."""
-    return (decision.recorded_at or at) + timedelta(days=policy.number("approval.valid_days"))
+    try:
+        return (decision.recorded_at or at) + timedelta(days=policy.number("approval.valid_days"))
+    except OverflowError:  # a row that is dated at the end of the calendar
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def require_bound(statement: Statement, subject: Mapping[str, str]) -> None:

@@ -148,6 +148,10 @@ def subject_of(decision: Decision) -> dict[str, str]:
         "model_digest": decision.model_digest,
         "evaluation_digest": decision.evaluation_digest,
         "policy_digest": decision.policy_digest,
+        "compared_digest": document_digest(
+            {"champion": decision.champion_version}
+            | {name: decision.evidence.get(name) for name in ("challenge", "fingerprint")}
+        ),
     }
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from ml_assets.approvals.standing import standing, with_launchers
 from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import load_project
 from ml_assets.cli.tables import COLOURS, make_console
-from ml_assets.interfaces import Decision, LedgerView, PipelinePath, Record
+from ml_assets.interfaces import Decision, PipelinePath, Record
+from ml_assets.stages.step import Services
 
 WORDS = {
     "promoted": "became champion",
@@ -47,7 +49,7 @@ def history(pipeline: str, last: int | None) -> None:
     """Tell what was decided of TEAM/PIPELINE, by whom and why: decisions, approvals, waivers, alias moves."""
     project, console = load_project(), make_console()
     spec = find_pipeline(project, pipeline).spec
-    events = events_of(project.profile.services().ledger, (spec.team, spec.name))
+    events = events_of(project.profile.services(), (spec.team, spec.name))
     if not events:
         console.print(f"Nothing was decided of {pipeline} yet.")
         return
@@ -61,21 +63,40 @@ def history(pipeline: str, last: int | None) -> None:
         console.print(event.sentence, highlight=False, markup=False, soft_wrap=True)
 
 
-def events_of(ledger: LedgerView, path: PipelinePath) -> list[Event]:
+def events_of(services: Services, path: PipelinePath) -> list[Event]:
     """Return everything that was recorded of a pipeline, oldest first."""
+    decisions, records = services.ledger.decisions(path), services.ledger.records(path)
     # What people said comes before what followed from it at the same instant.
-    found = [*_recorded(ledger.records(path)), *(_decided(d) for d in ledger.decisions(path))]
+    found = [*_recorded(records), *(_decided(services, d, decisions, records) for d in decisions)]
     return sorted(found, key=lambda event: event.at)
 
 
-def _decided(decision: Decision) -> Event:
+def _decided(services: Services, decision: Decision, decisions: list[Decision], records: list[Record]) -> Event:
     version = f"Version {decision.model_version}" if decision.model_version else "The candidate"
     champion = f" (champion was version {decision.champion_version})" if decision.champion_version else ""
-    # Who rejected it stands in the reason.
-    who = {"promoted": ", approved by", "rolled_back": " by"}.get(decision.outcome)
-    by = f"{who} {decision.decided_by}" if who and decision.decided_by != "pipeline" else ""
-    sentence = f"{version} {WORDS[decision.outcome]}{by}{champion}: {decision.reason}"
+    by = ""
+    if decision.decided_by != "pipeline" and decision.outcome == "promoted":
+        by = _approved_by(services, decision, decisions, records)
+    elif decision.outcome == "rolled_back":
+        by = f" by {decision.decided_by}"
+    words = WORDS.get(decision.outcome, decision.outcome)
+    sentence = f"{version} {words}{by}{champion}: {decision.reason}"
     return Event(at=_at(decision), partition=decision.partition, what=decision.outcome, sentence=sentence)
+
+
+def _approved_by(services: Services, decision: Decision, decisions: list[Decision], records: list[Record]) -> str:
+    """Return who approved a promotion by valid signatures; what the row says of itself proves nothing."""
+    given = standing(
+        with_launchers(decision, decisions),
+        records,
+        services.policy.effective(decision.pipeline, decision.recorded_at),
+        services.policy.people(),
+        at=_at(decision),
+        after_promotion=True,
+    )
+    if given.complete:
+        return f", approved by {', '.join(approval.person for approval in given.approvals)}"
+    return f", as it says approved by {decision.decided_by}, though no valid approval is recorded"
 
 
 def _recorded(records: list[Record]) -> Iterator[Event]:
@@ -84,7 +105,7 @@ def _recorded(records: list[Record]) -> Iterator[Event]:
         if record.kind in ("alias", "incident"):
             yield Event(at=_at(record), partition="", what=record.kind, sentence=_capital(body.get("sentence", "")))
             continue
-        said = {"approval": "approved", "rejection": "rejected", "waiver": "waived"}[record.kind]
+        said = {"approval": "approved", "rejection": "rejected", "waiver": "waived"}.get(record.kind, record.kind)
         what = body.get("subject", {}).get("check", "") if record.kind == "waiver" else ""
         version = body.get("subject", {}).get("model_version", "")
         target = f"the gate {what}" if what else f"version {version}"

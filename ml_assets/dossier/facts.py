@@ -107,8 +107,10 @@ class DossierFacts:
 
 def report_of(evaluation: Mapping[str, Any]) -> EvaluationReport | None:
     """Return the report in an `evaluation` document, or None when it has none or one of another release's format."""
-    report = evaluation.get("report") or {}
-    return EvaluationReport.from_document(report) if report.get("format") == DOCUMENT_FORMAT else None
+    report = evaluation.get("report")
+    if not isinstance(report, Mapping) or report.get("format") != DOCUMENT_FORMAT:
+        return None
+    return EvaluationReport.from_document(report)
 
 
 def evidence_of(decision: Decision, part: str) -> Mapping[str, Any]:

@@ -221,6 +221,7 @@ _FIXED: tuple[Definition, ...] = (
     _flag("material.features", True, "Another set of features is a material change."),
     _flag("material.estimator", True, "Another class of estimator is a material change."),
     _flag("material.feature_code", True, "Other code of a feature is a material change."),
+    _flag("material.label", True, "Another label is a material change."),
     _flag("material.classification", True, "Another classification of the data is a material change."),
     _flag("material.metric", True, "A metric that moved beyond its band is a material change."),
     _flag("material.protected_slice", True, "A protected slice that moved beyond the band is a material change."),

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from ml_assets.errors import RegistryError
 from ml_assets.interfaces import Decision, LedgerView, ModelRegistry, PipelinePath, Record
 from ml_assets.stages.champions import newest_registered, shadow_before
 from ml_assets.stages.step import Services
-from ml_assets.stages.trust import believed
+from ml_assets.stages.trust import believed, require_unbroken
 
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
 ALIASES = (CHAMPION, CHALLENGER, SHADOW)
@@ -49,20 +50,34 @@ def sync_aliases(services: Services, path: PipelinePath, name: str) -> list[Move
         services: The world.
         path: The pipeline.
         name: Registered model's name.
+
+    Raises:
+        LedgerError: If the pipeline's chain is broken: nothing follows what was tampered with.
+        RegistryError: If the registry lacks the champion's version.
     """
     registry = services.model_registry
+    require_unbroken(services, path)
     with services.ledger.exclusive(path) as view:
         trusted = believed(services, view, path, None)
         moves = _moves(registry, name, _wanted(services, view, path, trusted.champion), _recorded(view, path))
         for move in moves:
-            if move.before == move.after:
-                pass  # it points there already: a process died after it had moved it, and before it said so
-            elif move.after is None:
-                registry.delete_alias(name, move.alias)
-            else:
-                registry.set_alias(name, move.alias, move.after)
-            view.append(_record(path, move, trusted.refused if move.alias == CHAMPION else ()))
+            told = trusted.refused if move.alias == CHAMPION else ()
+            view.append(_record(path, move, (*told, *_carry_out(registry, name, move))))
     return moves
+
+
+def _carry_out(registry: ModelRegistry, name: str, move: Move) -> list[str]:
+    """Move an alias; return what kept it from being moved, such as a version that the registry does not have."""
+    try:
+        if move.after is None:
+            registry.delete_alias(name, move.alias)
+        elif move.before != move.after:  # else it points there already: a process died before it could say so
+            registry.set_alias(name, move.alias, move.after)
+    except RegistryError as error:
+        if move.alias == CHAMPION:
+            raise
+        return [f"it could not be moved: {error}"]
+    return []
 
 
 def _record(path: PipelinePath, move: Move, refused: tuple[str, ...]) -> Record:

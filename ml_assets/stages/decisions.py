@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
+from ml_assets.approvals.standing import standing
 from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import Decision, LedgerView
 from ml_assets.stages.champions import latest_by_partition
@@ -30,10 +32,14 @@ def same_subject(first: Decision, second: Decision) -> bool:
 
 
 def disbelieved(step: Step, decision: Decision, view: LedgerView | None = None) -> bool:
-    """Whether a promotion does not count, such as one that lacks an approval it needs; it is decided on again."""
+    """Whether a promotion or rejection does not count, such as one that nobody signed; it is decided on again."""
+    view = view or step.services.ledger
+    if decision.outcome == "rejected":
+        people = step.services.policy.people()
+        records, now = view.records(decision.pipeline), datetime.now(UTC)
+        return standing(decision, records, step.policy, people, at=now).rejected_by is None
     if decision.outcome != "promoted":
         return False
-    view = view or step.services.ledger
     return bool(problem_of(step.services, view, decision, view.decisions(decision.pipeline)))
 
 
@@ -79,11 +85,10 @@ def conclude(step: Step, proposed: Decision, final: Callable[[LedgerView, Decisi
         return stands
 
 
-def overtaken_by(view: LedgerView, decision: Decision) -> Decision | None:
+def overtaken_by(step: Step, view: LedgerView, decision: Decision) -> Decision | None:
     """Return the promotion of a later period that made a waiting candidate pointless, or None."""
-    latest = latest_by_partition(view.decisions(decision.pipeline)).values()
-    later = [d for d in latest if d.outcome == "promoted" and d.partition > decision.partition]
-    return max(later, key=lambda d: d.partition, default=None)
+    champion = believed(step.services, view, decision.pipeline, None).champion
+    return champion if champion is not None and champion.partition > decision.partition else None
 
 
 def superseded(waiting: Decision, promoted: Decision) -> Decision:

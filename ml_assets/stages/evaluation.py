@@ -10,7 +10,7 @@ from ml_assets.arrow import compute_functions
 from ml_assets.digest import document_digest
 from ml_assets.errors import EvaluationError, RegistryError
 from ml_assets.evaluation import EvaluationReport, evaluate
-from ml_assets.gates import Judgement, judge_metrics, select_thresholds, thresholds_version, to_verdicts
+from ml_assets.gates import Judgement, judge_report, select_thresholds, thresholds_version, to_verdicts
 from ml_assets.interfaces import Decision
 from ml_assets.periods import split_partition
 from ml_assets.plots import figures, overview
@@ -36,7 +36,7 @@ def run(step: Step) -> StageResult:
     measured = measure(step, candidate, champion)
     report, problem = measured.report, measured.problem
     thresholds = select_thresholds(step.spec.gates, step.policy)
-    judgements = _judge(step, report)
+    judgements = judge_report(report, step.spec.gates, step.policy)
     document = {
         "candidate": {"variant": candidate["variant"], "run_id": candidate["run_id"]},
         "rows": store_rows(step, measured.scored),
@@ -175,14 +175,6 @@ def _baseline(step: Step, candidate: dict[str, Any], rows: Rows, classes: list[A
     if classes is None:
         return np.full(len(rows.y), prior["mean"])
     return np.tile([prior.get(str(c), 0.0) for c in classes], (len(rows.y), 1))
-
-
-def _judge(step: Step, report: EvaluationReport) -> list[Judgement]:
-    thresholds = select_thresholds(step.spec.gates, step.policy)
-    metrics = report.metrics
-    intervals = {m: report.interval("candidate", m) for m in metrics}
-    improvements = {m: report.difference(m, "baseline").improvement for m in metrics}
-    return judge_metrics(thresholds, intervals, improvements)
 
 
 def _improvements(report: EvaluationReport, reference: str) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """What becomes of a candidate by a policy: a pure function of what was measured, so that it can be made again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,7 @@ def judge(
     champion: Mapping[str, Any] | None,
     policy: EffectivePolicy,
     serving: ServingReport | None,
+    further_reasons: Sequence[str] = (),
 ) -> Judged:
     """Return what becomes of a candidate whose gates are open.
 
@@ -96,10 +97,11 @@ def judge(
         champion: Fingerprint of the champion, None when there is none.
         policy: What holds.
         serving: How the registered model did in a clean process; None when the comparison was not won.
+        further_reasons: Why people must approve beside what changed.
     """
     document = compared.to_document()
     tests = material_tests(candidate, champion, document, policy)
-    reasons = tuple(needs_approval(tests, policy))
+    reasons = (*needs_approval(tests, policy), *further_reasons)
     if compared.outcome != "promote":
         outcome: DecisionOutcome = "undecided" if compared.outcome == "undecided" else _kept(champion)
         return Judged(
@@ -109,7 +111,7 @@ def judge(
         reason = f"it cannot be served: {'; '.join(serving.problems)}"
         return Judged(outcome="refused", reason=reason, challenge=document, tests=tests, approval_reasons=reasons)
     if reasons:
-        reason = f"{compared.reason} It is materially different: {'; '.join(reasons)}."
+        reason = f"{compared.reason} People must approve it: {'; '.join(reasons)}."
         return Judged(
             outcome="awaiting_approval", reason=reason, challenge=document, tests=tests, approval_reasons=reasons
         )

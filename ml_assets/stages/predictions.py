@@ -1,5 +1,6 @@
 """The `predictions` stage: the champion of the period scores its rows, with shadow and A/B arm beside it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from ml_assets.stages.features import EVENT_TIME, ROW_ID
 from ml_assets.stages.rollback import RollbackError, roll_back
 from ml_assets.stages.serving import Served, UnservableError, serve
 from ml_assets.stages.step import StageResult, Step
-from ml_assets.stages.trust import trusted_champion
+from ml_assets.stages.trust import approval_reasons, trusted_champion
 from ml_assets.training import predict
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def in_force(step: Step) -> Served:
 
 def _champion(step: Step) -> Decision:
     trusted = trusted_champion(step.services, step.path, step.time)
+    step.notes.extend(note for note in trusted.refused if note not in step.notes)
     if trusted.champion is None:
         refused = f" ({'; '.join(trusted.refused)})" if trusted.refused else ""
         raise NoChampionYet(
@@ -124,7 +126,7 @@ def score(step: Step, champion: Served) -> Scored:
     import pyarrow as pa
 
     decisions = step.services.ledger.decisions(step.path)
-    arm = _beside(step, champion, arm_before(decisions, champion.decision, step.time), "ab.challenger_share")
+    arm = _beside(step, champion, _arm(step, decisions, champion.decision), "ab.challenger_share")
     shadow = _beside(step, champion, shadow_before(decisions, champion.decision, step.time), "shadow.enabled")
     keep = list(step.spec.scoring.columns)
     wanted = [served.model.feature_names_in_ for served in (champion, arm, shadow) if served is not None]
@@ -150,6 +152,19 @@ def score(step: Step, champion: Served) -> Scored:
     if shadow is None:
         return Scored(table=out, champion=champion, facts=facts)
     return _with_shadow(step, out, frame, champion, shadow, facts)
+
+
+def _arm(step: Step, decisions: Sequence[Decision], champion: Decision) -> Decision | None:
+    """Return the candidate that may take an A/B arm: compared with this champion, served, and not material.
+
+    What the row says of itself is not enough: whether anything is material is found again, as for a promotion.
+    """
+    arm = arm_before(decisions, champion, step.time)
+    if arm is None or arm.champion_version != champion.model_version:
+        return None
+    serving = arm.evidence.get("serving") or {}
+    served = serving.get("model_digest") == arm.model_digest and serving.get("example_scores")
+    return arm if served and not approval_reasons(arm, champion, step.policy) else None
 
 
 def experiment(step: Step, champion: Served, arm: Served) -> str:

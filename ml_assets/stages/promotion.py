@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ml_assets.approvals.standing import Standing, standing
+from ml_assets.approvals.standing import Standing, standing, with_launchers
 from ml_assets.digest import document_digest
-from ml_assets.errors import StoreError
-from ml_assets.gates import APPROVAL, Judgement
+from ml_assets.errors import GateClosedError, StoreError
+from ml_assets.evaluation import EvaluationReport
+from ml_assets.gates import APPROVAL, Judgement, judge_report, to_verdicts
 from ml_assets.interfaces import Decision, LedgerView, LoggedModel, ModelVersion, ServingReport
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import latest_by_partition
@@ -30,8 +31,8 @@ from ml_assets.stages.dossiers import write_dossier
 from ml_assets.stages.judging import Judged, compare, judge, limits_of
 from ml_assets.stages.recorded_policy import policy_document
 from ml_assets.stages.scored_rows import read_probe, read_rows
-from ml_assets.stages.step import StageResult, Step
-from ml_assets.stages.trust import trusted_champion
+from ml_assets.stages.step import StageResult, Step, gates_of
+from ml_assets.stages.trust import delegation_reasons, trusted_champion
 from ml_assets.training import trusted_types
 
 
@@ -146,7 +147,9 @@ def settle(step: Step, candidate: Candidate) -> Decision:
 
 def plan_promotion(step: Step, candidate: Candidate) -> Decision:
     """Return the decision on a candidate whose gates are open; nothing is recorded yet."""
-    champion = trusted_champion(step.services, step.path, step.time).champion
+    _require_gates(step, candidate)
+    trusted = trusted_champion(step.services, step.path, step.time)
+    champion = trusted.champion
     version = None if champion is None else champion.model_version
     if version != candidate.decision.champion_version:
         raise SupersededError(
@@ -162,13 +165,40 @@ def plan_promotion(step: Step, candidate: Candidate) -> Decision:
     compared = compare(step.spec, rows, step.policy)
     serving = check_serving(step, candidate) if _may_score(compared.outcome, step) else None
     before = None if champion is None else champion.evidence.get("fingerprint", {})
-    judged = judge(compared, _fingerprint(step, candidate), before, step.policy, serving)
+    long = delegation_reasons(trusted.automatic + 1) if champion is not None else []
+    judged = judge(compared, _fingerprint(step, candidate), before, step.policy, serving, long)
     return replace(
         candidate.decision,
         outcome=judged.outcome,
         reason=judged.reason,
         evidence=_evidence(step, candidate, judged, serving),
     )
+
+
+def _require_gates(step: Step, candidate: Candidate) -> None:
+    """Judge the evaluation once more, from its document: a verdict in the ledger is no signature.
+
+    Raises:
+        GateClosedError: If a gate fails at error level and nobody who may has waived it.
+    """
+    decision = candidate.decision
+    verdicts = to_verdicts(
+        judge_report(EvaluationReport.from_document(candidate.evaluation["report"]), step.spec.gates, step.policy),
+        asset=step.asset("evaluation"),
+        partition=step.partition,
+        data_version=decision.data_version,
+        policy_version=gates_of(step, "evaluation")[1],
+        run_id=step.run_id,
+    )
+    for verdict in verdicts:
+        if verdict.outcome == "failed" and verdict.severity == "error" and not step.waived(verdict):
+            raise GateClosedError(
+                verdict.asset,
+                verdict.partition,
+                verdict.data_version,
+                f"Gate {verdict.check!r} fails on {'/'.join(verdict.asset)} [{verdict.partition}], whatever the ledger "
+                f"says of it: {verdict.reason}. Materialize `evaluation` again.",
+            )
 
 
 def _may_score(outcome: str, step: Step) -> bool:
@@ -207,14 +237,15 @@ def _fingerprint(step: Step, candidate: Candidate) -> Mapping[str, Any]:
 def approvals(step: Step, view: LedgerView, decision: Decision) -> Standing:
     """Return who has approved a waiting decision by now."""
     people = step.services.policy.people()
-    return standing(decision, view.records(decision.pipeline), step.policy, people, at=_now())
+    asked = with_launchers(decision, view.decisions(decision.pipeline))
+    return standing(asked, view.records(decision.pipeline), step.policy, people, at=_now())
 
 
 def _final(step: Step, view: LedgerView, last: Decision | None, proposed: Decision) -> Decision:
     """Return what to record: a waiting decision is promoted when its approvals are complete, closed when it expired."""
     if proposed.outcome != "awaiting_approval":
         return proposed
-    overtaken = overtaken_by(view, proposed)
+    overtaken = overtaken_by(step, view, proposed)
     if overtaken is not None:
         return superseded(proposed, overtaken)
     waiting = last is not None and last.outcome == "awaiting_approval" and same_subject(last, proposed)

@@ -1,10 +1,10 @@
 """The policy a decision was made by, as the decision recorded it; believed when a person signed for its digest."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from ml_assets.approvals.signing import verify_signature
-from ml_assets.approvals.statements import Statement
+from ml_assets.approvals.rules import copies, read_statement, require_allowed, require_no_copy, require_signed, rules_of
 from ml_assets.errors import ApprovalError
 from ml_assets.interfaces import Decision, EffectivePolicy, LedgerView, Person, PipelinePath, Setting
 from ml_assets.policy.merge import policy_digest
@@ -43,14 +43,21 @@ def recorded_policy(decision: Decision) -> EffectivePolicy | None:
     return EffectivePolicy(pipeline=decision.pipeline, settings=settings, digest=decision.policy_digest)
 
 
-def attested_digests(view: LedgerView, path: PipelinePath, people: Mapping[str, Person]) -> frozenset[str]:
-    """Return the policy digests that somebody has signed in an approval: those policies existed."""
-    found: set[str] = set()
-    for record in view.records(path, kind="approval"):
+def attested_digests(
+    view: LedgerView, path: PipelinePath, people: Mapping[str, Person], policy: EffectivePolicy, at: datetime
+) -> frozenset[str]:
+    """Return the policy digest of the newest approval that somebody who may approve signed for this pipeline."""
+    found: frozenset[str] = frozenset()
+    records = view.records(path)
+    for record, is_copy in zip(records, copies(records), strict=True):
+        if record.kind != "approval" or (record.recorded_at is not None and record.recorded_at > at):
+            continue
         try:
-            statement = Statement.from_body(record.body)
-            verify_signature(statement, people)
+            statement = read_statement(record)
+            require_no_copy(statement, is_copy=is_copy)
+            person = require_signed(record, statement, people)
+            require_allowed(statement, person, rules_of(policy, "approval", ()))
         except ApprovalError:
             continue  # in somebody's name, but not said by them
-        found.add(statement.subject.get("policy_digest", ""))
-    return frozenset(found)
+        found = frozenset({statement.subject.get("policy_digest", "")})
+    return found

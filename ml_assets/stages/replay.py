@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_assets.errors import MlAssetsError, StoreError
 from ml_assets.evaluation import EvaluationReport
-from ml_assets.gates import judge_metrics, select_thresholds
+from ml_assets.gates import judge_report
 from ml_assets.interfaces import Decision, DecisionOutcome, EffectivePolicy, ServingReport
 from ml_assets.spec import PipelineSpec
 from ml_assets.stages.judging import compare, judge, limits_of
@@ -73,9 +73,7 @@ def _again(
         (*path, "evaluation"), decision.partition, data_version=decision.data_version
     )
     report = EvaluationReport.from_document(evaluation["report"])
-    intervals = {m: report.interval("candidate", m) for m in report.metrics}
-    improvements = {m: report.difference(m, "baseline").improvement for m in report.metrics}
-    judgements = judge_metrics(select_thresholds(spec.gates, policy), intervals, improvements)
+    judgements = judge_report(report, spec.gates, policy)
     waived = {f"{'/'.join((*path, 'evaluation'))} [{decision.partition}] {gate}": gate for gate in spec.gates}
     passed = {waived[name] for name in decision.evidence.get("waivers", {}) if name in waived}
     passed = {gate for gate in passed if not policy.settings[gate].unwaivable}

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import Decision, PipelinePath
 from ml_assets.stages.aliases import Move, sync_aliases
-from ml_assets.stages.champions import champion_before
 from ml_assets.stages.step import Services
-from ml_assets.stages.trust import believed, trusted_champion
+from ml_assets.stages.trust import believed, require_unbroken
 
 
 class RollbackError(MlAssetsError):
@@ -51,10 +50,10 @@ def roll_back(
     Raises:
         RollbackError: If there is no champion, another one than expected, or no earlier one.
     """
-    trusted_champion(services, path, None)  # refuses a broken chain before anything is added to it
+    require_unbroken(services, path)
     name = "/".join(path)
     with services.ledger.exclusive(path) as view:
-        champion = champion_before(view.decisions(path), None)
+        champion = believed(services, view, path, None).champion
         if champion is None:
             raise RollbackError(f"{name} has no champion; there is nothing to roll back.")
         if expected is not None and champion.model_version != expected:

@@ -167,12 +167,12 @@ class Step:
             data_version=stored.data_version,
             policy_version=policy_version,
             checks=checks,
-            waived=self._waived,
+            waived=self.waived,
         )
         self.upstream[f"{'/'.join(asset)} [{partition}]"] = stored.data_version
         return stored
 
-    def _waived(self, verdict: Verdict) -> bool:
+    def waived(self, verdict: Verdict) -> bool:
         """Whether a person lets a failed gate of this data version pass now, and may; noted for the decision."""
         waiver = live_waiver(
             verdict,

@@ -44,7 +44,7 @@ def _text(stored: bytes) -> str:
 def _chain_row(stored: Row) -> ChainRow:
     try:
         content = {name: _value(name, value) for name, value in stored.items() if name not in CHAIN_COLUMNS}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         content = None
     return ChainRow(
         sequence=stored["sequence"],

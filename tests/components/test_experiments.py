@@ -35,9 +35,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     undecided = replace(
         decision,
         outcome="undecided",
-        evidence={**decision.evidence, "serving": {"problems": [], "example_scores": []}, "approval_reasons": []},
+        evidence={**decision.evidence, "approval_reasons": []},
         recorded_at=None,
     )
+    assert undecided.evidence["serving"]["example_scores"], "it was served: the policy lets an undecided one score"
     shop.world.ledger.record_decision(undecided)
     return shop
 
@@ -65,7 +66,8 @@ def test_each_row_is_scored_by_the_arm_that_its_id_says(two_arms: Shop) -> None:
 
 def test_a_material_candidate_scores_nothing_that_is_used(two_arms: Shop) -> None:
     decision = latest_by_partition(two_arms.world.ledger.decisions(PATH))["2024-03"]
-    material = {**decision.evidence, "approval_reasons": ["features: new spend"]}
+    other = {**decision.evidence["fingerprint"], "features": ["amount", "per_item"]}
+    material = {**decision.evidence, "fingerprint": other, "approval_reasons": []}
     two_arms.world.ledger.record_decision(replace(decision, evidence=material, recorded_at=None))
 
     score_april(two_arms)

@@ -204,7 +204,7 @@ def test_a_successor_that_is_not_material_is_promoted_without_anybody(led: Shop)
     assert found.decided_by == "pipeline"
     tests = {t["name"]: t["changed"] for t in found.evidence["material"]}
     assert tests == dict.fromkeys(tests, False)
-    assert len(tests) == 9
+    assert len(tests) == 10
     assert alias(led) == "2"
 
 

@@ -158,13 +158,13 @@ def only_a_row(a: Attacker) -> None:
     a.record(replace(a.automatic(), evidence={}, decided_by="olga", reason="Approved by olga."))
 
 
-@forgery(r"it is the first model")
+@forgery(r"version 1 was champion, and it names none")
 def first_model(a: Attacker) -> None:
     """Says that there was no champion."""
     a.record(replace(a.automatic(), champion_version=None))
 
 
-@forgery(r"it does not record what it was decided on")
+@forgery(r"version 1 was champion, and it names 77")
 def unknown_champion(a: Attacker) -> None:
     """Says that it was compared with a version that never was champion."""
     a.record(replace(a.automatic(), champion_version="77"))
@@ -208,7 +208,19 @@ def borrowed_policy_digest(a: Attacker) -> None:
 
 @forgery(r"it scores its own input example otherwise than when it was promoted")
 def champions_papers(a: Attacker) -> None:
-    """Gives an own model the champion's evidence."""
+    """Gives an own model the champion's evidence, and a serving check of its own bytes."""
+    a.record(served(a.automatic()))
+
+
+def served(row: Decision) -> Decision:
+    """Return a row whose evidence says that exactly its model was served."""
+    serving = {**row.evidence["serving"], "model_digest": row.model_digest}
+    return replace(row, evidence={**row.evidence, "serving": serving})
+
+
+@forgery(r"it records no serving check of its model")
+def papers_of_another_model(a: Attacker) -> None:
+    """Gives an own model the champion's evidence as it is."""
     a.record(a.automatic())
 
 
@@ -221,7 +233,66 @@ def other_class(a: Attacker) -> None:
     logged = LoggedModel(run_id=document["run_id"], model_uri=document["model_uri"])
     version = a.registry.register(NAME, logged, tags={})
     digest = a.registry.digest(version.model_uri)
-    a.record(replace(a.automatic(), model_version=version.version, model_digest=digest))
+    a.record(served(replace(a.automatic(), model_version=version.version, model_digest=digest)))
+
+
+@forgery(r"nobody signed for it")
+def policy_of_another_pipeline(a: Attacker) -> None:
+    """Brings along a lenient policy that a reviewer signed for in another pipeline."""
+    lenient = policy().effective(("sandbox", "toy"))
+    elsewhere = sign_statement(
+        TestSigner("olga"),
+        action="approve",
+        pipeline=("sandbox", "toy"),
+        partition="2020-01",
+        subject={"policy_digest": lenient.digest},
+        reason="A toy.",
+        issued_at=datetime.now(UTC),
+        valid_for=timedelta(days=1),
+        previous=records_head(a.ledger, PATH),
+    )
+    a.ledger.append(Record(pipeline=PATH, kind="approval", subject="0", body=elsewhere.to_body()))
+    row = a.automatic(policy=policy_document(lenient), serving=None)
+    a.record(replace(row, policy_digest=lenient.digest, champion_version=None))
+
+
+@forgery(r"data sources: other partitions")
+def replaced_evidence(a: Attacker) -> None:
+    """Repeats the row that was signed for with other evidence, so that an own model follows it unchanged."""
+    first = a.decision(FIRST)
+    made = {**first.evidence["fingerprint"], "sources": {"partitions": "elsewhere"}}
+    a.record(replace(first, evidence={**first.evidence, "fingerprint": made}))
+    a.record(a.automatic(fingerprint=made, serving=None))
+
+
+@forgery(r"it names version 1 as champion, which was none")
+def champion_that_was_rolled_back(a: Attacker) -> None:
+    """Follows a champion that was rolled back."""
+    row = a.automatic(serving=None)
+    a.record(replace(a.decision(CHAMPION), outcome="rolled_back"))
+    a.record(replace(a.decision(FIRST), outcome="rolled_back"))
+    a.record(row)
+
+
+@forgery(r"it was not waiting for approval any more: it was rolled_back")
+def row_of_before(a: Attacker) -> None:
+    """Repeats the row that was signed for after it was rolled back."""
+    signed = a.decision(FIRST)
+    a.record(replace(a.decision(CHAMPION), outcome="rolled_back"))
+    a.record(replace(signed, outcome="rolled_back"))
+    a.ledger.record_decision(signed)
+
+
+@forgery(r"it is dated in the future")
+def far_future(a: Attacker) -> None:
+    """Dates a row to the end of the calendar."""
+    a.ledger.record_decision(replace(a.automatic(), recorded_at=datetime.max.replace(tzinfo=UTC)))
+
+
+@forgery(r"what it records cannot be read")
+def nonsense(a: Attacker) -> None:
+    """Writes text where numbers belong."""
+    a.record(a.automatic(challenge="x"))
 
 
 def sign_again(a: Attacker, *names: str, **values: str) -> None:

@@ -47,7 +47,7 @@ def test_nothing_changed_and_every_test_says_so() -> None:
     tests = material_tests(MADE_OF, MADE_OF, challenge(), effective_policy(BAND))
 
     assert [test.name for test in tests if test.changed] == []
-    assert len(tests) == 9
+    assert len(tests) == 10
     assert all(test.sentence for test in tests)
     assert needs_approval(tests, effective_policy(BAND)) == []
 
@@ -73,6 +73,7 @@ def test_a_first_model_is_material_and_the_other_tests_have_nothing_to_compare()
             "another estimator: was RandomForestClassifier, is LogisticRegression",
         ),
         ("feature_code", {"feature_code": "b" * 64}, "another feature code: was aaaaaaaaaaaa, is bbbbbbbbbbbb"),
+        ("label", {"label": "very_late"}, "another label: was late, is very_late"),
         ("classification", {"classification": "restricted"}, "another data classification: was public, is restricted"),
     ],
 )
