@@ -17,6 +17,7 @@ from ml_assets.components.team import pipelines_of
 from ml_assets.errors import ApprovalError
 from ml_assets.interfaces import Decision
 from ml_assets.policy.merge import policy_digest
+from ml_assets.stages import trust
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.recorded_policy import policy_document
@@ -350,6 +351,62 @@ def test_a_promotion_that_is_not_believed_any_more_is_asked_about_again(led: Sho
 
     assert decision(led, SECOND).outcome == "awaiting_approval"
     assert alias(led) == "1"
+
+
+def test_a_rejection_that_nobody_signed_ends_nothing(waiting: Shop) -> None:
+    asked = decision(waiting)
+    unsigned = replace(asked, outcome="rejected", reason="Rejected by anna: no", decided_by="anna", recorded_at=None)
+    waiting.world.ledger.record_decision(unsigned)
+
+    assert waiting.run("promotion", partition=FIRST).success
+
+    assert decision(waiting).outcome == "awaiting_approval"
+
+
+def test_a_forged_promotion_of_a_later_period_closes_no_request(waiting: Shop) -> None:
+    forged = replace(decision(waiting), partition="9999-12", outcome="promoted", recorded_at=None)
+    waiting.world.ledger.record_decision(forged)
+    say(waiting, "anna")
+
+    assert waiting.run("promotion", partition=FIRST).success
+
+    assert decision(waiting).outcome == "promoted"
+    assert alias(waiting) == "1"
+
+
+def test_a_forged_verdict_opens_no_gate(governed: Shop) -> None:
+    governed.world = replace(governed.world, policy=policy(**WAITS, **{"roc_auc.floor": 0.99}))
+    governed.models(FIRST)
+    ledger = governed.world.ledger
+    (failed,) = [v for v in ledger.verdicts((*PATH, "evaluation"), FIRST) if v.check == "roc_auc.floor"]
+    ledger.record_verdicts([replace(failed, outcome="passed", recorded_at=None)])
+
+    result = governed.run("promotion", partition=FIRST)
+
+    assert not result.success
+    assert "Gate 'roc_auc.floor' fails" in failure(result, "promotion")
+    assert "whatever the ledger says of it" in failure(result, "promotion")
+
+
+def test_after_many_automatic_promotions_people_are_asked_again(led: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "LONGEST_DELEGATION", 0)
+
+    assert led.models(SECOND).success
+    assert decision(led, SECOND).outcome == "awaiting_approval"
+    assert decision(led, SECOND).evidence["approval_reasons"] == ["0 automatic promotions followed the last approval"]
+
+    say(led, "olga", month=SECOND)
+    assert led.run("promotion", partition=SECOND).success
+    assert alias(led) == "2"
+
+
+def test_who_launched_any_run_of_the_candidate_may_not_approve(waiting: Shop) -> None:
+    asked = decision(waiting)
+    waiting.world.ledger.record_decision(replace(asked, launched_by=("anna",), recorded_at=None))
+    waiting.world.ledger.record_decision(replace(asked, recorded_at=None))  # written again, as if lena alone had
+
+    with pytest.raises(ApprovalError, match="launched a run"):
+        say(waiting, "anna")
 
 
 def test_a_rollback_puts_the_previous_champion_back_and_is_a_decision(led: Shop) -> None:
