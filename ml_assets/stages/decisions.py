@@ -40,7 +40,7 @@ def disbelieved(step: Step, decision: Decision, view: LedgerView | None = None) 
         return standing(decision, records, step.policy, people, at=now).rejected_by is None
     if decision.outcome != "promoted":
         return False
-    return bool(problem_of(step.services, view, decision, view.decisions(decision.pipeline)))
+    return bool(problem_of(step.services, view, decision))
 
 
 def record_once(step: Step, decision: Decision) -> Decision:

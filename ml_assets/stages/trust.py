@@ -6,7 +6,7 @@ was decided on, and either enough people signed for exactly these digests, or no
 again here, from what the decision and the champion before it recorded, and not read off.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import get_args
@@ -66,24 +66,24 @@ def require_unbroken(services: Services, path: PipelinePath) -> None:
 
 def believed(services: Services, view: LedgerView, path: PipelinePath, time: str | None) -> Trusted:
     """Return what `trusted_champion` does, of a chain that was verified."""
-    court = Court(services, view, path)
+    history = PromotionHistory(services, view, path)
     refused: list[str] = []
-    for index in court.candidates(len(court.decisions), time):
-        decision = court.decisions[index]
-        problem = court.problem(index) or _document_problem(services, decision)
+    for index in history.candidates(len(history.decisions), time):
+        decision = history.decisions[index]
+        problem = history.problem(index) or _document_problem(services, decision)
         if not problem:
-            return Trusted(champion=decision, refused=tuple(refused), automatic=court.automatic(index))
+            return Trusted(champion=decision, refused=tuple(refused), automatic=history.automatic(index))
         refused.append(f"version {decision.model_version} of {decision.partition} is not believed: {problem}")
     return Trusted(champion=None, refused=tuple(refused))
 
 
-def problem_of(services: Services, view: LedgerView, decision: Decision, decisions: Sequence[Decision]) -> str:
+def problem_of(services: Services, view: LedgerView, decision: Decision) -> str:
     """Return why a promotion is not believed, or an empty text; automatic ones are followed back to a signed one."""
-    court = Court(services, view, decision.pipeline)
-    return court.problem(max(i for i, d in enumerate(court.decisions) if d == decision))
+    history = PromotionHistory(services, view, decision.pipeline)
+    return history.problem(max(i for i, d in enumerate(history.decisions) if d == decision))
 
 
-class Court:
+class PromotionHistory:
     """Judges the promotions of one pipeline, each from the rows that were recorded before it."""
 
     def __init__(self, services: Services, view: LedgerView, path: PipelinePath) -> None:
