@@ -63,7 +63,7 @@ def main() -> None:
     project = load_project()
     loaded = find_pipeline(project, PIPELINE)
     module = project.location(loaded.spec.team).module
-    plan = Backfill(pipeline=loaded, module=module, first=month, last=month)
+    plan = Backfill(pipeline=loaded, module=module, first=month, last=month, launched_by="benchmark")
     runs = [*plan.data_runs(), *plan.model_runs(month), *plan.prediction_runs()]
     project.profile.initialise()
     parts: dict[str, dict[str, float]] = {}
