@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from ml_assets.cli.done import Records, partitions_of, refused, remaining
 from ml_assets.cli.plan import Backfill, check_range
 from ml_assets.cli.progress import Engine, RunEnd
 from ml_assets.cli.project import Project, load_project
-from ml_assets.cli.tables import make_console, summary
+from ml_assets.cli.tables import COLOURS, make_console, short_reason, summary
 from ml_assets.periods import split_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.reading.placement import read_placed_pipeline
@@ -61,7 +62,7 @@ def backfill(pipeline: str, first: str, last: str, *, data_only: bool, again: bo
     ends = carry_out(project, plan, console, Options(data_only=data_only, again=again))
     console.print(summary(project.profile.services(), loaded, plan.periods))
     report_failures(console, ends)
-    report_waiting(console, project, plan)
+    report_decisions(console, project, plan)
     if any(not end.succeeded for end in ends):
         raise SystemExit(1)
 
@@ -96,20 +97,22 @@ def report_failures(console: Console, ends: list[RunEnd]) -> None:
             )
 
 
-def report_waiting(console: Console, project: Project, plan: Backfill) -> None:
-    """Say which of the range's candidates wait for approval, and what to do."""
+def report_decisions(console: Console, project: Project, plan: Backfill) -> None:
+    """Say in a line what became of each of the range's candidates and why; of those that wait also what to do."""
     name = f"{plan.spec.team}/{plan.spec.name}"
     latest = latest_by_partition(project.profile.services().ledger.decisions((plan.spec.team, plan.spec.name)))
     for period in plan.periods:
         decision = latest.get(period)
-        if decision is not None and decision.outcome == "awaiting_approval":
-            console.print(
-                f"[magenta]{period}[/magenta], version {decision.model_version} waits for approval: "
-                f"{'; '.join(decision.evidence.get('approval_reasons', []))}. "
-                f"Look: ml-assets approvals show {name} {period}",
-                highlight=False,
-                soft_wrap=True,
-            )
+        if decision is None or decision.model_version is None:
+            continue  # of a gate that closed the failed step has told
+        colour, outcome = COLOURS[decision.outcome], decision.outcome.replace("_", " ")
+        look = f" Look: ml-assets approvals show {name} {period}" if decision.outcome == "awaiting_approval" else ""
+        told = f"{outcome}: {escape(short_reason(decision))}.{look}"
+        console.print(
+            f"[{colour}]{period}[/{colour}], version {decision.model_version} {told}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _runs(project: Project, plan: Backfill, engine: Engine, options: Options) -> Iterator[RunEnd]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.panel import Panel
 
-from ml_assets.cli.backfill import Options, carry_out, find_pipeline, report_failures, report_waiting
+from ml_assets.cli.backfill import Options, carry_out, find_pipeline, report_decisions, report_failures
 from ml_assets.cli.demo_reviewer import DemoReviewer
 from ml_assets.cli.plan import Backfill
 from ml_assets.cli.progress import RunEnd
@@ -54,7 +54,7 @@ def demo(team: str, count: int) -> None:
     ends = carry_out(project, plan, console, options)
     console.print(summary(project.profile.services(), loaded, keys))
     report_failures(console, ends)
-    report_waiting(console, project, plan)
+    report_decisions(console, project, plan)
     console.print(_next_steps(project, team, last, spec.name))
     if _broken(project, plan, ends):
         raise SystemExit(1)
@@ -64,7 +64,7 @@ def _next_steps(project: Project, team: str, last: str, name: str) -> Panel:
     state = _shown(project, str(project.profile.state))
     lines = [
         "[bold]make dev[/bold]               the Dagster UI and the MLflow UI on what you have just made:",
-        f"                       Assets, {team}/{name}/evaluation, partition {last}: pictures, slices, gates",
+        f"                       Assets, {team}/{name}/evaluation, partition {last}: pictures, slices",
         f"[bold]ml-assets history[/bold]      {team}/{name}: every decision, approval and alias move, in plain words",
         f"[bold]ml-assets approvals[/bold]    list: what waits for you; the dossiers lie in {state}/dossiers",
         f"[bold]ml-assets status[/bold]       what is there, gated and promoted; {_activate(project)}",

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_assets.errors import MlAssetsError
-from ml_assets.interfaces import Verdict
+from ml_assets.interfaces import Decision, Verdict
 from ml_assets.periods import join_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.stages.champions import latest_by_partition
@@ -51,6 +51,20 @@ def summary(services: Services, loaded: LoadedPipeline, periods: list[str]) -> T
     for period in periods:
         table.add_row(*_row(services, loaded, period))
     return table
+
+
+def short_reason(decision: Decision) -> str:
+    """Return the shortest true reason of a decision, for a line or a cell."""
+    if decision.outcome == "refused" and decision.reason.startswith("superseded"):
+        return decision.reason
+    if "gates" in decision.evidence:
+        return ", ".join(decision.evidence["gates"])
+    reasons = decision.evidence.get("approval_reasons", [])
+    if decision.outcome == "awaiting_approval":
+        return "; ".join(reasons)
+    if decision.outcome == "promoted":
+        return f"approved by {decision.decided_by}" if reasons else "nothing is materially different"
+    return decision.reason
 
 
 def _row(services: Services, loaded: LoadedPipeline, period: str) -> list[Text | str]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ml_assets.cli.tables import short_reason
 from ml_assets.interfaces import Decision
 from resources.data_store import ParquetDataStore
 from resources.ledger import SqlLedger
@@ -54,22 +55,8 @@ def _rows(decisions: list[Decision], store: ParquetDataStore) -> Iterator[list[s
             versus,
             _interval(improvement, "+"),
             d.outcome.replace("_", " "),
-            why(d),
+            short_reason(d),
         ]
-
-
-def why(decision: Decision) -> str:
-    """Return the shortest true reason of a decision."""
-    if decision.outcome == "refused" and decision.reason.startswith("superseded"):
-        return decision.reason
-    if "gates" in decision.evidence:
-        return ", ".join(decision.evidence["gates"])
-    reasons = decision.evidence.get("approval_reasons", [])
-    if decision.outcome == "awaiting_approval":
-        return "; ".join(reasons)
-    if decision.outcome == "promoted":
-        return f"approved by {decision.decided_by}" if reasons else "nothing is materially different"
-    return decision.reason
 
 
 def _interval(interval: dict[str, Any], sign: str = "") -> str:
