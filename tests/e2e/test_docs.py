@@ -363,8 +363,8 @@ def watch_march(shop: Shop) -> None:
     shop.world = replace(shop.world, policy=policy(**{"ab.challenger_share": 0.5, "shadow.enabled": True}))
     ledger = shop.world.ledger
     march = latest_by_partition(ledger.decisions(("shop", "returns")))["2024-03"]
-    evidence = {**march.evidence, "serving": {"problems": [], "example_scores": []}, "approval_reasons": []}
-    ledger.record_decision(replace(march, outcome="undecided", evidence=evidence, recorded_at=None))
+    assert march.evidence["serving"]["example_scores"], "it was promoted, and served before"
+    ledger.record_decision(replace(march, outcome="undecided", recorded_at=None))
     shop.world.model_registry.set_alias("shop.returns", "shadow", "1")
 
 
