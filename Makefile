@@ -41,6 +41,7 @@ check: $(READY)  ## format, lint, types, layers, every pipeline and code locatio
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/ml-assets validate --deep
+	$(BIN)/ml-assets policy check
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
 format: $(READY)  ## rewrite the code in the project's format
