@@ -10,6 +10,7 @@ MlAssetsError
 ├── EvaluationError            a metric or comparison is not defined on these rows
 ├── PolicyError                a policy file is wrong, or lacks a threshold that a pipeline names
 ├── RegistryError              the model registry has no such model, or refuses to load it
+│   └── RegistryUnavailableError  the registry or its file store did not answer; nothing is known of the model
 ├── ApprovalError              a signed statement is forged, expired, void, or not this person's to give
 └── LedgerError                the ledger cannot be opened, or holds another schema
     └── LedgerConflictError    another record came in between; read again and decide again
@@ -99,6 +100,10 @@ class PolicyError(MlAssetsError):
 
 class RegistryError(MlAssetsError):
     """The model registry lacks a model or version, or refuses to load it."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry or its file store did not answer: nothing is known of the model, and trying again may help."""
 
 
 class LedgerError(MlAssetsError):

@@ -137,7 +137,7 @@ def _value(what: str, old: Any, new: Any) -> Found:
 def _metric(challenge: Mapping[str, Any], policy: EffectivePolicy) -> Found:
     metric = challenge["metric"]
     improvement = challenge.get("improvement")
-    if improvement is None:
+    if improvement is None or challenge.get("reference", "champion") != "champion":
         return True, f"{metric} of the champion could not be measured", {}
     return _moved(f"{metric}", improvement["estimate"], f"{metric}.material_band", policy)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from ml_assets.errors import RegistryError
+from ml_assets.errors import RegistryError, RegistryUnavailableError
 
 if TYPE_CHECKING:
     import mlflow
@@ -65,7 +65,10 @@ class MlflowConnection:
             yield
         except (MlflowException, OSError) as error:
             reason = without_password(str(error), of=self.tracking_uri)
-            raise RegistryError(f"MLflow at {self.shown_uri} could not {action}: {reason}") from error
+            # What MLflow says of a request, and a file that is not there, is known; all else may pass.
+            said = getattr(error, "error_code", "") in _ANSWERS or isinstance(error, FileNotFoundError)
+            kind = RegistryError if said else RegistryUnavailableError
+            raise kind(f"MLflow at {self.shown_uri} could not {action}: {reason}") from error
 
     def _new_client(self) -> "mlflow.MlflowClient":
         import mlflow
@@ -90,6 +93,12 @@ def without_password(text: str, *, of: str | None) -> str:
     for secret in filter(None, (password, unquote(password))):
         text = text.replace(secret, "***")
     return text
+
+
+_ANSWERS = frozenset(
+    {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST"}
+)
+"""MLflow's error codes that are an answer about what was asked for."""
 
 
 @contextlib.contextmanager

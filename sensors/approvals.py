@@ -130,10 +130,13 @@ def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinit
             except UNREADABLE as error:  # one pipeline's rows must not keep the others waiting
                 unreadable.append(f"{'/'.join(path)}: {type(error).__name__}: {error}")
                 context.log.exception(unreadable[-1])
-        start, remembered = plan_attempts(wanted, json.loads(context.cursor or "{}"), now)
+        attempts = json.loads(context.cursor or "{}")
+        start, remembered = plan_attempts(wanted, attempts, now)
+        names = tuple(f"{text.partition(':')[0]}|" for text in unreadable)
+        remembered |= {key: tried for key, tried in attempts.items() if key.startswith(names)}
         requests = [
             dg.RunRequest(
-                run_key=f"{item.key}|{attempt}",
+                run_key=f"{item.key}|{attempt}|{now:%Y%m%dT%H%M%S}",  # the cursor counts; a key must not block for ever
                 job_name=job_of[item.decision.pipeline],
                 asset_selection=[_promotion(item.decision.pipeline)],
                 partition_key=item.decision.partition,

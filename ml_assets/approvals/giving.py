@@ -76,7 +76,8 @@ def give(
                 recorded_at=now,
             )
             view.record_decision(latest)
-        return standing(latest, view.records(statement.pipeline), policy, people, at=now)
+        asked = with_launchers(latest, view.decisions(statement.pipeline))
+        return standing(asked, view.records(statement.pipeline), policy, people, at=now)
 
 
 def require_acceptable(

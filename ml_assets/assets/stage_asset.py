@@ -207,7 +207,14 @@ def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: 
 def _shown(stage: Stage, result: StageResult) -> list[tuple[Check, Judgement]]:
     """Return the stage's checks, each with what was judged."""
     judged = {j.check: j for j in result.judgements}
-    return [(check, judged[check.gate]) for check in stage.checks]
+    return [(check, judged.get(check.gate) or _silent(check)) for check in stage.checks]
+
+
+def _silent(check: Check) -> Judgement:
+    """Return what a check shows when a replaced stage says nothing of it: a gate that nobody judged is closed."""
+    severity = "error" if check.blocking else "warning"
+    reason = f"the stage returned no judgement of {check.gate}"
+    return Judgement(check=check.gate, passed=not check.blocking, severity=severity, reason=reason, evidence={})
 
 
 def _check_result(check: Check, judgement: Judgement) -> dg.AssetCheckResult:

@@ -19,7 +19,7 @@ from ml_assets.approvals.giving import (
 )
 from ml_assets.approvals.keys import KeyFileSigner, key_files
 from ml_assets.approvals.signing import Signer, sign_statement
-from ml_assets.approvals.standing import Standing, standing
+from ml_assets.approvals.standing import Standing, standing, with_launchers
 from ml_assets.approvals.statements import Action, Statement, subject_digest, subject_of
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console
@@ -275,7 +275,7 @@ def _standing(services: Services, decision: Decision, now: datetime) -> Standing
     """Return how a decision stands now or, when it was carried out, stood then."""
     promoted = decision.outcome == "promoted" and decision.recorded_at is not None
     return standing(
-        decision,
+        with_launchers(decision, services.ledger.decisions(decision.pipeline)),
         services.ledger.records(decision.pipeline),
         services.policy.effective(decision.pipeline),
         services.policy.people(),

@@ -80,15 +80,17 @@ class DemoReviewer:
         profile = self.project.profile
         path = profile.state / "keys" / f"{NAME}.pem"
         if not path.exists():
-            key = write_new_key(path, passphrase=None)
+            write_new_key(path, passphrase=None)
+        signer = KeyFileSigner(path, person=NAME)
+        if NAME not in profile.services().policy.people():
             assert profile.trial_people is not None  # noqa: S101 - asked above
             entry = PersonEntry(
                 name=NAME,
                 logins=(),
                 roles=("model_reviewer",),
                 teams=("*",),
-                key=key,
+                key=signer.key,
                 effective_from=datetime.now(UTC).date(),
             )
             add_trial_person(profile.trial_people, entry)
-        return KeyFileSigner(path, person=NAME)
+        return signer

@@ -79,6 +79,8 @@ def must_decide(plan: Backfill, period: str, services: Services) -> bool:
     if decision.outcome == "awaiting_approval":
         given = approvals(step, services.ledger, decision)
         return given.complete or given.closed or decision.policy_digest != step.policy.digest
+    if decision.outcome == "refused" and decision.decided_by == "expiry":
+        return True
     carried_out = services.data_store.read_document(step.asset("promotion"), period)
     return carried_out["outcome"] != decision.outcome
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from ml_assets.errors import Problem
 from ml_assets.interfaces import PipelinePath, Setting
@@ -47,7 +47,9 @@ def check_tree(tree: PolicyTree, now: datetime, pipelines: Sequence[PipelinePath
         pipelines: The pipelines that there are, to tell files for none; None when they are not known.
     """
     instants = [now, *turning_points(tree, now)]
-    problems = [*tree.problems, *_loosenings_at(tree.files, instants)]
+    # Past instants too: what was decided then is looked at again by the policy of its time.
+    past = [instant for instant in turning_points(tree, datetime.min.replace(tzinfo=UTC)) if instant < now]
+    problems = [*tree.problems, *_loosenings_at(tree.files, [*instants, *past])]
     return TreeCheck(
         problems=tuple(sorted(set(problems), key=lambda p: (p.file, p.line, p.field, p.found))),
         warnings=(*_ending_soon(tree, now), *([] if pipelines is None else _for_nobody(tree.files, pipelines))),

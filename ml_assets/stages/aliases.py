@@ -1,6 +1,6 @@
 """The one place where the registry's aliases change: they mirror the ledger, and what somebody else moved is named."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ml_assets.errors import RegistryError
 from ml_assets.interfaces import Decision, LedgerView, ModelRegistry, PipelinePath, Record
@@ -62,7 +62,8 @@ def sync_aliases(services: Services, path: PipelinePath, name: str) -> list[Move
         moves = _moves(registry, name, _wanted(services, view, path, trusted.champion), _recorded(view, path))
         for move in moves:
             told = trusted.refused if move.alias == CHAMPION else ()
-            view.append(_record(path, move, (*told, *_carry_out(registry, name, move))))
+            failed = _carry_out(registry, name, move)
+            view.append(_record(path, replace(move, after=move.before) if failed else move, (*told, *failed)))
     return moves
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_assets.approvals.standing import standing
+from ml_assets.approvals.standing import standing, with_launchers
 from ml_assets.dossier import ChampionFacts, DossierFacts, SpecFacts, render
-from ml_assets.errors import StoreError
-from ml_assets.interfaces import Decision, Verdict
+from ml_assets.errors import PolicyError, StoreError
+from ml_assets.interfaces import Decision, EffectivePolicy, Verdict
 from ml_assets.periods import join_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.stages.scored_rows import read_pictures
@@ -101,7 +101,7 @@ def _approvals(step: Step, decision: Decision) -> tuple[dict[str, Any], ...]:
         return ()
     services = step.services
     given = standing(
-        decision,
+        with_launchers(decision, services.ledger.decisions(step.path)),
         services.ledger.records(step.path),
         step.policy,
         services.policy.people(),
@@ -142,8 +142,16 @@ def _champion(step: Step, decision: Decision) -> ChampionFacts | None:
         candidate=candidate,
         evaluation=_document(step, "evaluation", champion.partition, champion.data_version),
         upstream=_inputs(candidate),
-        policy=step.services.policy.effective(step.path, champion.recorded_at),
+        policy=_policy_at(step, champion),
     )
+
+
+def _policy_at(step: Step, champion: Decision) -> EffectivePolicy | None:
+    """Return what held when the champion was promoted; None when the tree cannot say: a page is no place to stop."""
+    try:
+        return step.services.policy.effective(step.path, champion.recorded_at)
+    except PolicyError:
+        return None
 
 
 def _document(step: Step, stage: str, partition: str, data_version: str | None) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from ml_assets.arrow import compute_functions
 from ml_assets.digest import document_digest
-from ml_assets.errors import EvaluationError, RegistryError
+from ml_assets.errors import EvaluationError, RegistryError, RegistryUnavailableError
 from ml_assets.evaluation import EvaluationReport, evaluate
 from ml_assets.gates import Judgement, judge_report, select_thresholds, thresholds_version, to_verdicts
-from ml_assets.interfaces import Decision
+from ml_assets.interfaces import Decision, Verdict
 from ml_assets.periods import split_partition
 from ml_assets.plots import figures, overview
 from ml_assets.stages.decisions import model_name, record_once
@@ -38,7 +38,7 @@ def run(step: Step) -> StageResult:
     thresholds = select_thresholds(step.spec.gates, step.policy)
     judgements = judge_report(report, step.spec.gates, step.policy)
     document = {
-        "candidate": {"variant": candidate["variant"], "run_id": candidate["run_id"]},
+        "candidate": {"variant": candidate["variant"]},  # not its run: the same model measures the same
         "rows": store_rows(step, measured.scored),
         "probe": store_probe(step, measured.rows, measured.scored.scores["candidate"]),
         "classes": measured.scored.classes,
@@ -61,8 +61,9 @@ def run(step: Step) -> StageResult:
         | {f"evaluation/{name}.csv": frame.to_csv(index=False).encode() for name, frame in shown.items()},
     )
     version = thresholds_version(thresholds)
-    if any(not j.passed and j.severity == "error" for j in judgements):
-        _refuse(step, _refusal(step, champion, judgements, stored.data_version, version), judgements, candidate)
+    verdicts = _verdicts(step, judgements, stored.data_version, version)
+    if any(v.outcome == "failed" and v.severity == "error" and not step.waived(v) for v in verdicts):
+        _refuse(step, _refusal(step, champion, judgements, stored.data_version, version), verdicts, candidate)
     return StageResult(
         stored=stored,
         judgements=tuple(judgements),
@@ -98,7 +99,7 @@ def measure(step: Step, candidate: dict[str, Any], champion: Decision | None) ->
         candidate["model_uri"], trusted_types=trusted_types(spec.variants.values())
     )
     rows, groups = _labelled_rows(step)
-    classes = list(model.classes_) if spec.label.task == "multiclass" else None
+    classes = model.classes_.tolist() if spec.label.task == "multiclass" else None
     scores = {
         "candidate": predict(model, rows.frame, task=spec.label.task),
         "baseline": _baseline(step, candidate, rows, classes),
@@ -153,9 +154,11 @@ def _champion_scores(
             trusted_types=trusted_types(step.spec.variants.values()),
             digest=champion.model_digest,
         )
-        if classes is not None and list(model.classes_) != classes:
-            return None, f"it knows the classes {list(model.classes_)}, the candidate {classes}"
+        if classes is not None and model.classes_.tolist() != classes:
+            return None, f"it knows the classes {model.classes_.tolist()}, the candidate {classes}"
         return predict(model, rows.frame, task=step.spec.label.task), ""
+    except RegistryUnavailableError:
+        raise  # an outage is no problem of the champion
     except (TrainingError, RegistryError) as error:
         return None, str(error)
 
@@ -282,18 +285,21 @@ def _refusal(
     )
 
 
-def _refuse(step: Step, decision: Decision, judgements: list[Judgement], candidate: dict[str, Any]) -> None:
-    """Record a refusal and write its dossier; the verdicts are not in the ledger yet, so they are handed on."""
-    recorded = record_once(step, decision)
-    asset = step.asset("evaluation")
-    verdicts = to_verdicts(
+def _verdicts(step: Step, judgements: list[Judgement], data_version: str, policy_version: str) -> list[Verdict]:
+    return to_verdicts(
         judgements,
-        asset=asset,
+        asset=step.asset("evaluation"),
         partition=step.partition,
-        data_version=decision.data_version,
-        policy_version=decision.policy_version,
+        data_version=data_version,
+        policy_version=policy_version,
         run_id=step.run_id,
         policy_digest=step.policy.digest,
     )
+
+
+def _refuse(step: Step, decision: Decision, verdicts: list[Verdict], candidate: dict[str, Any]) -> None:
+    """Record a refusal and write its dossier; the verdicts are not in the ledger yet, so they are handed on."""
+    recorded = record_once(step, decision)
+    asset = step.asset("evaluation")
     evaluation = step.services.data_store.read_document(asset, step.partition, data_version=decision.data_version)
     write_dossier(step, recorded, candidate, evaluation, verdicts)

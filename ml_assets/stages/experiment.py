@@ -44,9 +44,9 @@ def experiments(services: Services, pipeline: LoadedPipeline) -> list[Experiment
     partitions = services.data_store.partitions(step.asset("predictions"))
     for partition in sorted(partitions, key=lambda p: (split_partition(p)[1], p)):
         rows = _rows(step, partition)
-        if rows is not None:
+        if rows is not None and len(rows):
             parts.setdefault(_plan(rows), []).append((split_partition(partition)[1], rows))
-    return [_experiment(step, plan, found) for plan, found in parts.items() if all(plan)]
+    return [_experiment(step, plan, found) for plan, found in parts.items()]
 
 
 def _rows(step: Step, partition: str) -> "pd.DataFrame | None":
@@ -58,6 +58,8 @@ def _rows(step: Step, partition: str) -> "pd.DataFrame | None":
     scored = store.read(step.asset("predictions"), partition).to_pandas()
     label = spec.label.column
     labels = step.read(("features",), partition, columns=[ROW_ID, label, LABEL_TIME]).to_pandas()
+    if spec.label.task == "multiclass":
+        labels[label] = labels[label].astype("string")  # before missing labels turn whole numbers into fractions
     joined = scored.merge(labels.rename(columns={label: "_label"}), on=ROW_ID, how="left", validate="one_to_one")
     known = joined["_label"].notna().to_numpy() & _complete(joined)
     loss = np.full(len(joined), np.nan)
@@ -68,7 +70,8 @@ def _rows(step: Step, partition: str) -> "pd.DataFrame | None":
         truth = joined["_label"][known]
         y = truth.astype(str).to_numpy() if classes else truth.to_numpy(dtype=np.float64)
         loss[known] = row_losses(spec.label.task, y, scores.to_numpy(dtype=np.float64)[known], classes)
-    return joined[[ROW_ID, EVENT_TIME, "arm", "model_version", "challenger_share"]].assign(loss=loss)
+    plan = ["champion_version", "challenger_version", "challenger_share"]
+    return joined[[ROW_ID, EVENT_TIME, "arm", *plan]].assign(loss=loss)
 
 
 def _complete(rows: "pd.DataFrame") -> NDArray[np.bool_]:
@@ -83,13 +86,9 @@ def _complete(rows: "pd.DataFrame") -> NDArray[np.bool_]:
 
 
 def _plan(rows: "pd.DataFrame") -> tuple[str, str, float]:
-    """Return (champion, challenger, share) of a partition's rows; an arm without rows has an empty version."""
-
-    def version(arm: str) -> str:
-        found = rows.loc[rows["arm"] == arm, "model_version"].unique()
-        return str(found[0]) if len(found) else ""
-
-    return version("champion"), version("challenger"), float(rows["challenger_share"].iloc[0]) if len(rows) else 0.0
+    """Return (champion, challenger, share) of a partition's rows, also when an arm got none of them."""
+    first = rows.iloc[0]
+    return str(first["champion_version"]), str(first["challenger_version"]), float(first["challenger_share"])
 
 
 def _experiment(step: Step, plan: tuple[str, str, float], found: "list[tuple[str, pd.DataFrame]]") -> Experiment:

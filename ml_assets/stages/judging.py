@@ -38,7 +38,7 @@ def compare(spec: PipelineSpec, rows: ScoredRows, policy: EffectivePolicy) -> Ch
         PolicyError: If the policy lacks the margin, or guards a slice that the evaluation does not have.
     """
     guarded = policy.names("slices.guarded")
-    missing = sorted(set(guarded) - set(rows.columns))
+    missing = sorted({name.partition("=")[0] for name in guarded} - set(rows.columns))
     if missing:
         raise PolicyError(
             f"The policy guards the slices {', '.join(missing)}, but the evaluation of {spec.team}/{spec.name} has "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_assets.errors import MlAssetsError, RegistryError
 from ml_assets.experiments.assignment import arms
 from ml_assets.experiments.disagreement import compare
 from ml_assets.interfaces import Decision
@@ -56,7 +57,7 @@ def run(step: Step) -> StageResult:
         UnservableError: If the champion does not serve as it did when it was promoted, and no earlier one can stand in.
     """
     name = f"{step.spec.team}.{step.spec.name}"
-    incidents = [m.sentence for m in sync_aliases(step.services, step.path, name) if m.foreign]
+    incidents = _follow(step, name)
     champion = in_force(step)
     scored = score(step, champion)
     stored = step.services.data_store.write(step.asset("predictions"), step.partition, scored.table)
@@ -72,6 +73,15 @@ def run(step: Step) -> StageResult:
     if step.notes:
         facts["notes"] = list(step.notes)
     return StageResult(stored=stored, facts=facts | scored.facts, tables=scored.tables)
+
+
+def _follow(step: Step, name: str) -> list[str]:
+    """Let the aliases follow the ledger and return what somebody else had moved; scoring goes on without them."""
+    try:
+        return [move.sentence for move in sync_aliases(step.services, step.path, name) if move.foreign]
+    except RegistryError as error:
+        step.notes.append(f"the registry's aliases could not follow: {error}")
+        return []
 
 
 def in_force(step: Step) -> Served:
@@ -116,8 +126,14 @@ def _stand_in(step: Step, failed: Decision, error: UnservableError) -> Served:
             expected=failed.model_version,
         )
     except RollbackError as refused:
+        champion = _champion(step)
+        if champion.model_version != failed.model_version:  # another run saw the same and was first
+            return serve(step, champion)
         raise UnservableError(failed, f"{error} It was not rolled back: {refused}") from error
-    dossier_of(step.services, step.pipeline, done.decision)
+    try:
+        dossier_of(step.services, step.pipeline, done.decision)
+    except MlAssetsError as problem:
+        step.notes.append(f"the rollback is recorded; its dossier could not be written: {problem}")
     return serve(step, _champion(step))
 
 
@@ -146,6 +162,8 @@ def score(step: Step, champion: Served) -> Scored:
         version[chosen] = arm.version
         out = out.append_column("arm", pa.array(np.where(chosen, CHALLENGER_ARM, CHAMPION_ARM)))
         out = out.append_column("challenger_share", pa.array(np.full(len(frame), share)))
+        for role, served in (("champion", champion), ("challenger", arm)):
+            out = out.append_column(f"{role}_version", pa.array([served.version] * len(frame), type=pa.string()))
         facts |= {"challenger_version": arm.version, "challenger_share": share, "challenger_rows": int(chosen.sum())}
     out = _with_scores(out, "score", scores, champion.model)
     out = out.append_column("model_version", pa.array(version.tolist(), type=pa.string()))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_assets.approvals.standing import Standing, standing, with_launchers
 from ml_assets.digest import document_digest
-from ml_assets.errors import GateClosedError, StoreError
+from ml_assets.errors import GateClosedError, RegistryError, RegistryUnavailableError, StoreError
 from ml_assets.evaluation import EvaluationReport
 from ml_assets.gates import APPROVAL, Judgement, judge_report, to_verdicts
 from ml_assets.interfaces import Decision, LedgerView, LoggedModel, ModelVersion, ServingReport
@@ -32,7 +32,7 @@ from ml_assets.stages.judging import Judged, compare, judge, limits_of
 from ml_assets.stages.recorded_policy import policy_document
 from ml_assets.stages.scored_rows import read_probe, read_rows
 from ml_assets.stages.step import StageResult, Step, gates_of
-from ml_assets.stages.trust import delegation_reasons, trusted_champion
+from ml_assets.stages.trust import Trusted, delegation_reasons, trusted_champion
 from ml_assets.training import trusted_types
 
 
@@ -62,7 +62,13 @@ def run(step: Step) -> StageResult:
     """
     candidate = register(step)
     decision = settle(step, candidate)
-    moves = sync_aliases(step.services, step.path, decision.model_name)
+    try:
+        moves = sync_aliases(step.services, step.path, decision.model_name)
+    except RegistryUnavailableError:
+        raise
+    except RegistryError as error:  # such as a champion's version that was deleted: scoring rolls it back
+        moves = []
+        step.notes.append(f"the registry's aliases could not follow: {error}")
     dossier = write_dossier(step, decision, candidate.document, candidate.evaluation)
     document = {
         "outcome": decision.outcome,
@@ -85,7 +91,9 @@ def run(step: Step) -> StageResult:
         stored=stored,
         judgements=(_approval(decision),),
         policy_version=decision.policy_version,
-        facts=facts | ({"incidents": incidents} if incidents else {}),
+        facts=facts
+        | ({"incidents": incidents} if incidents else {})
+        | ({"notes": list(step.notes)} if step.notes else {}),
         tables=_tables(decision),
     )
 
@@ -157,22 +165,31 @@ def plan_promotion(step: Step, candidate: Candidate) -> Decision:
             f"version {candidate.decision.champion_version or 'none'}, but version {version or 'none'} is champion of "
             "its time now. Materialize `evaluation` and `promotion` of the partition again."
         )
-    problem = (candidate.evaluation["champion"] or {}).get("problem")
-    if problem:
-        reason = f"champion version {version} cannot score these rows: {problem}"
-        return replace(candidate.decision, outcome="undecided", reason=reason)
     rows = read_rows(step.services, step.path, step.partition, candidate.evaluation)
     compared = compare(step.spec, rows, step.policy)
     serving = check_serving(step, candidate) if _may_score(compared.outcome, step) else None
     before = None if champion is None else champion.evidence.get("fingerprint", {})
-    long = delegation_reasons(trusted.automatic + 1) if champion is not None else []
-    judged = judge(compared, _fingerprint(step, candidate), before, step.policy, serving, long)
+    further = _further_reasons(trusted, candidate)
+    judged = judge(compared, _fingerprint(step, candidate), before, step.policy, serving, further)
     return replace(
         candidate.decision,
         outcome=judged.outcome,
         reason=judged.reason,
         evidence=_evidence(step, candidate, judged, serving),
     )
+
+
+def _further_reasons(trusted: Trusted, candidate: Candidate) -> list[str]:
+    """Return why people must approve a promotion whatever it is made of."""
+    champion = trusted.champion
+    problem = (candidate.evaluation["champion"] or {}).get("problem")
+    reasons = [] if champion is None else delegation_reasons(trusted.automatic + 1)
+    if champion is not None and problem:
+        reasons.append(
+            f"champion version {champion.model_version} cannot score these rows ({problem}), so that it was compared "
+            "with the baseline"
+        )
+    return [*reasons, *trusted.refused]
 
 
 def _require_gates(step: Step, candidate: Candidate) -> None:

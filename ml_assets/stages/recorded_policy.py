@@ -1,12 +1,12 @@
 """The policy a decision was made by, as the decision recorded it; believed when a person signed for its digest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from ml_assets.approvals.rules import copies, read_statement, require_allowed, require_no_copy, require_signed, rules_of
 from ml_assets.errors import ApprovalError
-from ml_assets.interfaces import Decision, EffectivePolicy, LedgerView, Person, PipelinePath, Setting
+from ml_assets.interfaces import Decision, EffectivePolicy, Person, Record, Setting
 from ml_assets.policy.merge import policy_digest
 
 RECORDED = "recorded with the decision"
@@ -44,11 +44,10 @@ def recorded_policy(decision: Decision) -> EffectivePolicy | None:
 
 
 def attested_digests(
-    view: LedgerView, path: PipelinePath, people: Mapping[str, Person], policy: EffectivePolicy, at: datetime
+    records: Sequence[Record], people: Mapping[str, Person], policy: EffectivePolicy, at: datetime
 ) -> frozenset[str]:
     """Return the policy digest of the newest approval that somebody who may approve signed for this pipeline."""
     found: frozenset[str] = frozenset()
-    records = view.records(path)
     for record, is_copy in zip(records, copies(records), strict=True):
         if record.kind != "approval" or (record.recorded_at is not None and record.recorded_at > at):
             continue

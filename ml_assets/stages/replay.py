@@ -115,7 +115,9 @@ def _serving(decision: Decision, policy: EffectivePolicy) -> ServingReport | Non
         return None
     report = ServingReport(**{**recorded, "problems": (), "example_scores": tuple(recorded.get("example_scores", ()))})
     limits = limits_of(policy)
-    problems = []
+    # What the limits of then said is judged by those of now; all else that was wrong with it stays wrong.
+    by_limits = ("The model's file has", "Scoring ", "The served scores differ")
+    problems = [p for p in recorded["problems"] if not p.startswith(by_limits)]
     if report.latency_ms > limits.latency_ms:
         problems.append(f"scoring took {report.latency_ms:.0f} ms for 1,000 rows; at most {limits.latency_ms:g}")
     if report.n_bytes > limits.model_mb * 1e6:

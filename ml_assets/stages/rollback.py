@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ml_assets.errors import MlAssetsError
+from ml_assets.errors import MlAssetsError, RegistryError
 from ml_assets.interfaces import Decision, PipelinePath
 from ml_assets.stages.aliases import Move, sync_aliases
 from ml_assets.stages.step import Services
@@ -21,11 +21,13 @@ class Rollback:
         decision: The recorded decision; its version is the one that was champion.
         champion: The promotion in force now, or None.
         moves: Aliases that followed.
+        note: Why they did not; empty when they did.
     """
 
     decision: Decision
     champion: Decision | None
     moves: tuple[Move, ...]
+    note: str = ""
 
 
 def roll_back(
@@ -82,5 +84,9 @@ def roll_back(
             )
         )
         decision = view.decisions(path)[-1]
-    moves = sync_aliases(services, path, champion.model_name)
-    return Rollback(decision=decision, champion=before, moves=tuple(moves))
+    moves, note = [], ""
+    try:
+        moves = sync_aliases(services, path, champion.model_name)
+    except RegistryError as error:  # the rollback is recorded, and scoring asks the ledger
+        note = f"the registry's aliases follow at the next run: {error}"
+    return Rollback(decision=decision, champion=before, moves=tuple(moves), note=note)

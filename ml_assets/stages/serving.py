@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ml_assets.errors import MlAssetsError, RegistryError
+from ml_assets.errors import MlAssetsError, RegistryError, RegistryUnavailableError
 from ml_assets.interfaces import Decision
 from ml_assets.stages.step import Step
 from ml_assets.training import TrainingError, predict, trusted_types
@@ -50,6 +50,8 @@ def serve(step: Step, decision: Decision) -> Served:
         trusted = trusted_types(step.spec.variants.values())
         model = registry.load(version.model_uri, trusted_types=trusted, digest=decision.model_digest)
         problem = _otherwise_made(model, decision) or _otherwise_scoring(step, model, version.model_uri, decision)
+    except RegistryUnavailableError:
+        raise  # an outage says nothing of the model
     except (RegistryError, TrainingError) as error:
         raise UnservableError(decision, str(error)) from error
     if problem:
@@ -62,7 +64,7 @@ def _otherwise_made(model: Any, decision: Decision) -> str:
     recorded = decision.evidence.get("fingerprint")
     if not recorded:
         return ""
-    estimator = model.named_steps["estimator"] if hasattr(model, "named_steps") else model
+    estimator = model.named_steps.get("estimator", model) if hasattr(model, "named_steps") else model
     name = recorded["estimator"].rpartition(".")[2]
     if type(estimator).__name__ != name:
         return f"it is a {type(estimator).__name__}, and was promoted as a {name}"

@@ -15,7 +15,7 @@ from ml_assets.approvals.signing import CLOCK_SKEW
 from ml_assets.approvals.standing import standing, with_launchers
 from ml_assets.approvals.statements import subject_of
 from ml_assets.digest import document_digest
-from ml_assets.errors import LedgerError, StoreError
+from ml_assets.errors import LedgerError, PolicyError, StoreError
 from ml_assets.interfaces import Decision, DecisionOutcome, EffectivePolicy, LedgerView, PipelinePath
 from ml_assets.material import material_tests, needs_approval
 from ml_assets.stages.champions import latest_by_partition
@@ -89,6 +89,8 @@ class PromotionHistory:
     def __init__(self, services: Services, view: LedgerView, path: PipelinePath) -> None:
         self.services, self.view, self.path = services, view, path
         self.decisions = view.decisions(path)
+        self._people = services.policy.people()
+        self._records = view.records(path)
         self._problems: dict[int, str] = {}
         self._depths: dict[int, int] = {}
 
@@ -132,7 +134,10 @@ class PromotionHistory:
         # A row is no older than the rows before it, whatever it says.
         dates = [d.recorded_at for d in self.decisions[: index + 1] if d.recorded_at and d.recorded_at <= latest]
         at = max(dates)
-        policy = self.services.policy.effective(self.path, at)
+        try:
+            policy = self.services.policy.effective(self.path, at)
+        except PolicyError as error:
+            return f"the policy of its time cannot be read: {error}"
         reference, wrong = self._champion_before(index)
         self._depths[index] = self._depths.get(index, 0) + 1
         long = delegation_reasons(self._depths[index])
@@ -154,7 +159,7 @@ class PromotionHistory:
         """
         if policy.flag("approval.always"):
             return None
-        signed = attested_digests(self.view, self.path, self.services.policy.people(), policy, at)
+        signed = attested_digests(self._records, self._people, policy, at)
         return recorded_policy(decision) if decision.policy_digest in signed else None
 
     def _champion_before(self, index: int) -> tuple[Decision | None, str]:
@@ -173,9 +178,9 @@ class PromotionHistory:
         return None, f"it names version {decision.champion_version} as champion, which was none"
 
     def _approval_problem(self, index: int, at: datetime, policy: EffectivePolicy, reasons: list[str]) -> str:
-        decision, people = self.decisions[index], self.services.policy.people()
+        decision = self.decisions[index]
         asked = with_launchers(decision, self.decisions)
-        given = standing(asked, self.view.records(self.path), policy, people, at=at, after_promotion=True)
+        given = standing(asked, self._records, policy, self._people, at=at, after_promotion=True)
         if not given.complete:
             why = "; ".join(dict.fromkeys(refusal.sentence for refusal in given.not_counted)) or "nobody signed for it"
             return (
@@ -210,6 +215,8 @@ def approval_reasons(decision: Decision, reference: Decision | None, policy: Eff
     before = None if reference is None else reference.evidence.get("fingerprint")
     if reference is not None and before is None:
         return ["the champion before it does not record what it was made of"]
+    if reference is not None and challenge["reference"] != "champion":
+        return ["it was not compared with the champion"]
     return needs_approval(material_tests(own, before, challenge, policy), policy)
 
 
