@@ -14,7 +14,7 @@ from ml_assets.approvals.signing import sign_statement
 from ml_assets.approvals.statements import Statement, subject_of, subject_of_gate
 from ml_assets.approvals.waivers import grant_waiver
 from ml_assets.components.team import pipelines_of
-from ml_assets.errors import ApprovalError
+from ml_assets.errors import ApprovalError, RegistryUnavailableError
 from ml_assets.interfaces import Decision
 from ml_assets.policy.merge import policy_digest
 from ml_assets.stages import trust
@@ -460,6 +460,62 @@ def test_a_failing_champion_is_an_error_where_the_policy_wants_no_automatic_roll
 
     assert not result.success
     assert decision(led).outcome == "promoted"
+
+
+def test_an_outage_of_the_registry_takes_no_champion_back(led: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> Any:
+        raise RegistryUnavailableError("the file store did not answer")
+
+    monkeypatch.setattr(led.world.model_registry, "load", unreachable)
+
+    result = led.run("predictions", partition=f"DE|{SECOND}")
+
+    assert not result.success
+    assert decision(led).outcome == "promoted"
+
+
+def test_a_champion_whose_version_was_deleted_is_rolled_back_in_scoring(led: Shop) -> None:
+    led.models(SECOND)
+    registry = led.world.model_registry
+    assert isinstance(registry, FakeModelRegistry)
+    registry._versions[NAME].pop()
+    registry.aliases.pop((NAME, "champion"))
+
+    result = led.run("predictions", partition=f"DE|{THIRD}")
+
+    assert result.success
+    (event,) = result.asset_materializations_for_node("shop__returns__predictions")
+    assert event.metadata["model_version"].value == "1"
+    assert decision(led, SECOND).outcome == "rolled_back"
+
+
+def test_a_champion_that_cannot_score_the_rows_makes_people_decide(led: Shop) -> None:
+    registry = led.world.model_registry
+    assert isinstance(registry, FakeModelRegistry)
+    run_id = registry.version(NAME, "1").run_id
+    registry.runs[run_id] = replace(registry.runs[run_id], data=b"broken")
+
+    assert led.models(SECOND).success
+
+    found = decision(led, SECOND)
+    assert found.outcome == "awaiting_approval"
+    assert any("cannot score these rows" in reason for reason in found.evidence["approval_reasons"])
+    say(led, "anna", month=SECOND)
+    assert led.run("promotion", partition=SECOND).success
+    assert alias(led) == "2"
+
+
+def test_an_evaluation_that_is_made_again_keeps_its_waiver(governed: Shop) -> None:
+    governed.world = replace(governed.world, policy=policy(**WAITS, **{"roc_auc.floor": 0.99}))
+    governed.models(FIRST)
+    waive(governed, "roc_auc.floor")
+    assert governed.run("promotion", partition=FIRST).success
+    say(governed, "olga")
+    assert governed.run("promotion", partition=FIRST).success
+
+    governed.run("evaluation", partition=FIRST)
+
+    assert decision(governed).outcome == "promoted"
 
 
 def test_a_late_approval_is_superseded_by_a_later_champion(waiting: Shop) -> None:

@@ -47,6 +47,17 @@ def test_everything_that_is_right_is_counted(read: Read) -> None:
     assert found.pipelines == (("flights", "arrival_delay"),)
 
 
+def test_a_lock_that_is_dated_back_over_a_looser_value_is_told(read: Read) -> None:
+    lock = "    - {value: 2, reason: Always., locked: true, effective_from: 2026-01-01}\n"
+    ended = TEAM.replace("reason: We are few.", "reason: We are few., expires: 2026-05-01")
+    organization = "owner: ml-platform\nsettings:\n  approval.needed:\n" + lock
+    tree = read({"organization.yaml": organization, "teams/flights.yaml": ended})
+
+    found = check_tree(tree, NOW)
+
+    assert [problem.found for problem in found.problems] == ["1 is looser than 2 from 2026-01-01 on"]
+
+
 def test_a_loosening_that_is_yet_to_come_is_told_once_with_its_first_instant(read: Read) -> None:
     tree = read({"organization.yaml": ORGANIZATION, "teams/flights.yaml": TEAM})
 
