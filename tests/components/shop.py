@@ -60,6 +60,11 @@ def outcome(returned: pd.Series, amount: pd.Series) -> pd.Series:
     return kind.where(amount < 80, "disputed").where(returned.notna())
 
 
+def outcome_code(returned: pd.Series, amount: pd.Series) -> pd.Series:
+    """The same classes as whole numbers."""
+    return outcome(returned, amount).map({"kept": 0, "returned": 1, "disputed": 2}).astype("Int64")
+
+
 def spend(returned: pd.Series, amount: pd.Series) -> pd.Series:
     """A label that is a number."""
     return (amount * (1 - returned)).astype("float64")

@@ -186,6 +186,17 @@ TASKS: dict[str, dict[str, Any]] = {
         "evaluation": EvaluationSpec(metrics=("log_loss", "accuracy"), replicates=200),
         "gates": ("log_loss.beats_baseline",),
     },
+    "multiclass in whole numbers": {
+        "label": LabelSpec.model_validate({"column": "outcome_code", "task": "multiclass", "known_after": "1d"}),
+        "variants": {
+            "boosting": VariantSpec(
+                estimator="sklearn.ensemble.HistGradientBoostingClassifier", params={"max_iter": 15}
+            )
+        },
+        "selection": SelectionSpec(metric="log_loss"),
+        "evaluation": EvaluationSpec(metrics=("log_loss", "accuracy"), replicates=200),
+        "gates": ("log_loss.beats_baseline",),
+    },
     "regression": {
         "label": LabelSpec.model_validate({"column": "spend", "task": "regression", "known_after": "1d"}),
         "variants": {"ridge": VariantSpec(estimator="sklearn.linear_model.Ridge")},
@@ -214,7 +225,11 @@ def test_other_tasks_run_through_the_same_graph(make_shop: MakeShop, task: str) 
     shop.data("2024-03")
     assert shop.run("predictions", partition="DE|2024-03").success
     columns = shop.world.data_store.read((*PIPELINE, "predictions"), "DE|2024-03").column_names
-    expected = {"multiclass": "score_disputed", "regression": "score"}[task]
+    expected = {
+        "multiclass": "score_disputed",
+        "multiclass in whole numbers": "score_2",
+        "regression": "score",
+    }[task]
     assert expected in columns
 
 
