@@ -197,7 +197,8 @@ def test_a_rollback_puts_the_champion_before_back_and_a_second_one_asks(champion
 
     assert first.startswith(
         "Version 2 of 2013-04 is no longer champion. Version 1 of 2013-03 is champion again. Predictions made with it "
-        "stay as they are; to score them again, materialize `predictions` of their partitions. Dossier: "
+        "stay as they are; to score them again, materialize their `predictions`. To have 2013-04 decided again, "
+        "materialize its `candidate`, `evaluation` and `promotion`. Dossier: "
     )
     assert Path(first.rpartition("Dossier: ")[2]).is_file()
     assert champions.aliases()["champion"] == "1"
