@@ -23,8 +23,7 @@ class Replayed:
 
     Attributes:
         decision: As it was recorded.
-        outcome: By the other policy: "promoted" stands for promoted or, when it was approved by people, for what
-            they would be asked about: see `approved`. None when it cannot be said.
+        outcome: By the other policy, before anybody was asked; None when it cannot be said.
         reason: By the other policy, or why it cannot be said.
         approved: Whether people approved the decision then, so that "awaiting_approval" is no difference.
     """
