@@ -15,14 +15,13 @@ from ml_assets.interfaces import AssetPath
 from ml_assets.periods import join_partition
 from ml_assets.sources import event_times, read_table
 from ml_assets.spec import ColumnSpec
+from ml_assets.stages.columns import EVENT_TIME, LABEL_TIME, ROW_ID
+from ml_assets.stages.profiled import write_profile
 from ml_assets.stages.step import StageResult, Step
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-ROW_ID, EVENT_TIME, LABEL_TIME = "row_id", "event_time", "label_time"
-RESERVED = (ROW_ID, EVENT_TIME, LABEL_TIME)
 
 
 def run(step: Step) -> StageResult:
@@ -30,6 +29,7 @@ def run(step: Step) -> StageResult:
     table = compute(step)
     _hold_schema(step, table)
     stored = step.services.data_store.write(step.asset("features"), step.partition, table)
+    write_profile(step, "features", stored, table)
     expectations = step.pipeline.features_expectations
     results = step.services.validator.validate(table.to_pandas(), expectations)
     return StageResult(

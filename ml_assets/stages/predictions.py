@@ -15,6 +15,7 @@ from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import arm_before, shadow_before
 from ml_assets.stages.dossiers import dossier_of
 from ml_assets.stages.features import EVENT_TIME, ROW_ID
+from ml_assets.stages.profiled import write_profile
 from ml_assets.stages.rollback import RollbackError, roll_back
 from ml_assets.stages.serving import Served, UnservableError, serve
 from ml_assets.stages.step import StageResult, Step
@@ -61,6 +62,7 @@ def run(step: Step) -> StageResult:
     champion = in_force(step)
     scored = score(step, champion)
     stored = step.services.data_store.write(step.asset("predictions"), step.partition, scored.table)
+    write_profile(step, "predictions", stored, scored.table)
     if step.spec.scoring.url is not None:
         export(step.spec.scoring.url, step.partition, scored.table)
     facts: dict[str, Any] = {
