@@ -12,6 +12,8 @@ MlAssetsError
 ├── RegistryError              the model registry has no such model, or refuses to load it
 │   └── RegistryUnavailableError  the registry or its file store did not answer; nothing is known of the model
 ├── ApprovalError              a signed statement is forged, expired, void, or not this person's to give
+├── InboxError                 an event cannot be taken up, or is not in the state that was asked for
+├── AlertError                 an alert cannot be kept, or was never raised
 └── LedgerError                the ledger cannot be opened, or holds another schema
     └── LedgerConflictError    another record came in between; read again and decide again
 """
@@ -112,6 +114,14 @@ class LedgerError(MlAssetsError):
 
 class LedgerConflictError(LedgerError):
     """Another record was appended since the caller looked; nothing was recorded."""
+
+
+class InboxError(MlAssetsError):
+    """An event cannot be taken up, or is not in the state that was asked for."""
+
+
+class AlertError(MlAssetsError):
+    """An alert cannot be kept, or was never raised."""
 
 
 class ApprovalError(MlAssetsError):

@@ -1,11 +1,22 @@
 """What ml_assets needs from the world, as Protocols over frozen values; `resources` implements them."""
 
+from ml_assets.interfaces.alerts import Alert, AlertStore, RaisedAlert
 from ml_assets.interfaces.data import (
     DataStore,
     Expectation,
     ExpectationResult,
     StoredPartition,
     Validator,
+)
+from ml_assets.interfaces.inbox import (
+    Batch,
+    Event,
+    EventFailure,
+    EventState,
+    Inbox,
+    InboxEvent,
+    Receipt,
+    RetryPolicy,
 )
 from ml_assets.interfaces.ledger import (
     NO_HASH,
@@ -49,7 +60,10 @@ from ml_assets.interfaces.policy import (
 
 __all__ = [
     "NO_HASH",
+    "Alert",
+    "AlertStore",
     "AssetPath",
+    "Batch",
     "ChainHead",
     "ChainProblem",
     "DataStore",
@@ -58,9 +72,14 @@ __all__ = [
     "DecisionOutcome",
     "DossierStore",
     "EffectivePolicy",
+    "Event",
+    "EventFailure",
+    "EventState",
     "Expectation",
     "ExpectationResult",
     "GateOutcome",
+    "Inbox",
+    "InboxEvent",
     "Ledger",
     "LedgerView",
     "Level",
@@ -72,8 +91,11 @@ __all__ = [
     "PipelinePath",
     "PolicySource",
     "PublicKey",
+    "RaisedAlert",
+    "Receipt",
     "Record",
     "RecordKind",
+    "RetryPolicy",
     "ServingCheck",
     "ServingLimits",
     "ServingReport",

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from ml_assets.interfaces.names import AssetPath, GateOutcome, PipelinePath, Severity
 
 DecisionOutcome = Literal["promoted", "kept", "undecided", "refused", "awaiting_approval", "rejected", "rolled_back"]
-RecordKind = Literal["approval", "rejection", "waiver", "alias", "incident"]
+RecordKind = Literal["approval", "rejection", "waiver", "alias", "incident", "automation", "pause"]
 
 NO_HASH = "0" * 64
 """The hash before the first row of a stream."""
@@ -98,10 +98,10 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Anything else that the story of a pipeline needs: approvals, rejections, waivers, alias moves, incidents.
+    """Anything else that the story of a pipeline needs: approvals, waivers, alias moves, pauses.
 
     Attributes:
-        pipeline: (team, pipeline).
+        pipeline: (team, pipeline); "*" for the pipeline, or for both, where a pause holds for all of them.
         kind: See `RecordKind`.
         subject: What it is about: a digest, or an alias' name.
         body: JSON-ready content.
@@ -193,6 +193,10 @@ class LedgerView(Protocol):
 
     def heads(self, pipeline: PipelinePath | None = None) -> dict[str, ChainHead]:
         """Return the last row of every stream (of one pipeline) that has any, by the stream's name."""
+        ...
+
+    def mark(self) -> str:
+        """Return a text that changes whenever anything is appended; cheap however long the ledger is."""
         ...
 
 

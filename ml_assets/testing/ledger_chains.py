@@ -6,13 +6,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from ml_assets.chain import anchor_document, check_anchor, row_hash
 from ml_assets.errors import LedgerConflictError, LedgerError
-from ml_assets.interfaces import NO_HASH, ChainHead, Ledger
+from ml_assets.interfaces import NO_HASH, ChainHead, Ledger, RecordKind
 from ml_assets.testing.ledger_examples import ASSET, PIPELINE, decision, record, verdict
 
 OTHER = ("flights", "cancellation")
@@ -58,6 +58,67 @@ class ChainSuite:
         assert ledger.records(PIPELINE, kind="waiver", subject="b") == []
         assert len(ledger.records(PIPELINE)) == 4
         assert len(ledger.records(OTHER)) == 1
+
+    @pytest.mark.parametrize("kind", get_args(RecordKind))
+    def test_every_kind_of_record_is_kept(self, ledger: Any, kind: RecordKind) -> None:
+        kept = ledger.append(record(kind=kind))
+
+        assert ledger.records(PIPELINE, kind=kind) == [kept]
+
+    @pytest.mark.parametrize("pipeline", [("flights", "*"), ("*", "*")])
+    def test_a_record_may_be_of_every_pipeline_and_is_in_a_stream_of_its_own(
+        self, ledger: Any, pipeline: tuple[str, str]
+    ) -> None:
+        own = ledger.append(record())
+        kept = ledger.append(record(pipeline=pipeline, kind="pause", subject="pause"), after=NO_HASH)
+        with ledger.exclusive(pipeline) as view:
+            lifted = view.append(record(pipeline=pipeline, kind="pause", subject="resume"), after=kept.row_hash)
+
+        assert ledger.records(pipeline) == [kept, lifted]
+        assert ledger.records(PIPELINE) == [own]
+        stream = f"records/{pipeline[0]}/{pipeline[1]}"
+        assert list(ledger.heads(pipeline)) == [stream]
+        assert ledger.verify() == ledger.verify(pipeline) == []
+        assert check_anchor(anchor_document(ledger.heads()), ledger) == []
+        longer = anchor_document({stream: ChainHead(position=3, row_hash="f" * 64)})
+        assert [problem.stream for problem in check_anchor(longer, ledger, pipeline)] == [stream]
+
+    def test_the_mark_changes_with_every_append_and_with_no_reading(self, ledger: Any) -> None:
+        marks = [ledger.mark()]
+        for append in (
+            lambda: ledger.append(record()),
+            lambda: ledger.append(record(pipeline=OTHER)),
+            lambda: ledger.append(record()),
+            lambda: ledger.record_decision(decision()),
+            lambda: ledger.record_verdicts([verdict(), verdict(asset=("flights", "cancellation", "raw_data"))]),
+            lambda: ledger.record_verdicts([verdict()]),
+        ):
+            append()
+            marks.append(ledger.mark())
+            for read in (ledger.heads, ledger.verify, lambda: ledger.records(PIPELINE)):
+                read()
+            assert ledger.mark() == marks[-1]
+        assert len(set(marks)) == len(marks)
+
+        with ledger.exclusive(PIPELINE) as view:
+            assert view.mark() == marks[-1]
+            view.append(record())
+            assert view.mark() not in marks
+        assert ledger.mark() not in marks
+
+    def test_the_mark_stays_when_nothing_was_recorded(self, ledger: Any) -> None:
+        before = ledger.mark()
+        with pytest.raises(LedgerConflictError):
+            ledger.append(record(), after="f" * 64)
+
+        def fail() -> None:
+            with ledger.exclusive(PIPELINE) as view:
+                view.append(record())
+                raise RuntimeError("no")
+
+        with pytest.raises(RuntimeError, match="no"):
+            fail()
+        assert ledger.mark() == before
 
     def test_a_record_is_appended_only_after_the_one_that_was_seen(self, ledger: Any) -> None:
         first = ledger.append(record(), after=NO_HASH)

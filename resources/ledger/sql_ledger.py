@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from ml_assets.errors import LedgerError
 from ml_assets.interfaces import (
@@ -28,12 +27,7 @@ from ml_assets.ledger_rows import (
     stream_name,
     verdict_row,
 )
-from resources.ledger.address import parse_address
-
-if TYPE_CHECKING:
-    from resources.ledger.transactions import Transactions
-
-_WAIT_SECONDS = 30
+from resources.ledger.database import WAIT_SECONDS, Database
 
 
 class SqlLedger:
@@ -49,12 +43,11 @@ class SqlLedger:
         LedgerError: If the URL has another form. The database is not touched here.
     """
 
-    def __init__(self, url: str, *, wait_seconds: float = _WAIT_SECONDS) -> None:
-        self._address, self._wait_seconds = parse_address(url), wait_seconds
-        self._opened: dict[str, Transactions] = {}
+    def __init__(self, url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._database = Database(url, wait_seconds)
 
     def __repr__(self) -> str:
-        return f"SqlLedger({self._address.shown!r})"
+        return f"SqlLedger({self._database.shown!r})"
 
     def record_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Append all of them in one transaction.
@@ -80,7 +73,7 @@ class SqlLedger:
             LedgerError: If the database cannot be read.
         """
         joined_asset(asset)
-        with self._transactions().reading("Reading verdicts") as connection:
+        with self._database.reading("Reading verdicts") as connection:
             from resources.ledger.statements import read_verdicts
 
             return read_verdicts(connection, asset, partition, data_version, policy_version)
@@ -99,7 +92,7 @@ class SqlLedger:
         Raises:
             LedgerError: If the database cannot be read.
         """
-        with self._transactions().reading("Reading decisions") as connection:
+        with self._database.reading("Reading decisions") as connection:
             from resources.ledger.statements import read_decisions
 
             return read_decisions(connection, pipeline)
@@ -116,7 +109,7 @@ class SqlLedger:
             LedgerError: If a field cannot be stored, or the database cannot be written.
         """
         row = record_row(record, datetime.now(UTC))
-        with self._transactions().writing(f"Recording the {record.kind}", ["/".join(record.pipeline)]) as connection:
+        with self._database.writing(f"Recording the {record.kind}", ["/".join(record.pipeline)]) as connection:
             from resources.ledger.statements import append_record
 
             return append_record(connection, row, after)
@@ -129,7 +122,7 @@ class SqlLedger:
         Raises:
             LedgerError: If the database cannot be read.
         """
-        with self._transactions().reading("Reading records") as connection:
+        with self._database.reading("Reading records") as connection:
             from resources.ledger.statements import read_records
 
             return read_records(connection, pipeline, kind, subject)
@@ -140,10 +133,21 @@ class SqlLedger:
         Raises:
             LedgerError: If the database cannot be read.
         """
-        with self._transactions().reading("Reading the heads") as connection:
+        with self._database.reading("Reading the heads") as connection:
             from resources.ledger.statements import read_heads
 
             return read_heads(connection, pipeline)
+
+    def mark(self) -> str:
+        """Return a text that changes whenever anything is appended; one row a stream is read for it.
+
+        Raises:
+            LedgerError: If the database cannot be read.
+        """
+        with self._database.reading("Reading the ledger's mark") as connection:
+            from resources.ledger.statements import read_mark
+
+            return read_mark(connection)
 
     def hash_at(self, stream: str, position: int) -> str | None:
         """Return the hash of the row at a position of a stream, or None when there is no such row.
@@ -154,7 +158,7 @@ class SqlLedger:
         kind: Kind | None = next((kind for kind in KINDS if stream.startswith(f"{kind}/")), None)
         if kind is None:
             return None
-        with self._transactions().reading("Reading a hash") as connection:
+        with self._database.reading("Reading a hash") as connection:
             from resources.ledger.statements import read_hash
 
             return read_hash(connection, kind, stream, position)
@@ -167,7 +171,7 @@ class SqlLedger:
         Raises:
             LedgerError: If the database cannot be read.
         """
-        with self._transactions().reading("Verifying the chains") as connection:
+        with self._database.reading("Verifying the chains") as connection:
             from resources.ledger.verification import chain_problems_in
 
             return [problem for kind in KINDS for problem in chain_problems_in(connection, kind, pipeline)]
@@ -186,7 +190,7 @@ class SqlLedger:
         from resources.ledger.view import ExclusiveView
 
         name = "/".join(checked_pipeline(pipeline))
-        transactions = self._transactions()
+        transactions = self._database.transactions()
         with transactions.exclusive(name) as connection:
             view = ExclusiveView(connection, pipeline, transactions.explaining)
             try:
@@ -201,22 +205,13 @@ class SqlLedger:
 
     def close(self) -> None:
         """Close this process's idle connections; a later call opens new ones."""
-        for transactions in self._opened.values():
-            transactions.close()
+        self._database.close()
 
     def _append(self, action: str, kind: Kind, rows: Sequence[Row]) -> None:
         if not rows:
             return
         owners = {stream_name(kind, row).removeprefix(f"{kind}/") for row in rows}
-        with self._transactions().writing(action, owners) as connection:
+        with self._database.writing(action, owners) as connection:
             from resources.ledger.statements import append_rows
 
             append_rows(connection, kind, rows)
-
-    def _transactions(self) -> "Transactions":
-        """Return what this ledger's threads share; of two that come first at once, both get the same."""
-        if not self._opened:
-            from resources.ledger.transactions import Transactions
-
-            self._opened.setdefault("one", Transactions(self._address, self._wait_seconds))
-        return self._opened["one"]

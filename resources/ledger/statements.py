@@ -18,7 +18,7 @@ from ml_assets.ledger_rows import (
     stream_name,
     verdict_of,
 )
-from resources.ledger.tables import TABLES, decisions, records, verdicts
+from resources.ledger.tables import TABLES, decisions, ledger_marks, records, verdicts
 
 
 def _head_query(table: sa.Table) -> sa.Select:
@@ -28,6 +28,10 @@ def _head_query(table: sa.Table) -> sa.Select:
 
 _HEAD: Mapping[Kind, sa.Select] = {kind: _head_query(table) for kind, table in TABLES.items()}
 _INSERT: Mapping[Kind, sa.Insert] = {kind: table.insert() for kind, table in TABLES.items()}
+_MARK = (
+    ledger_marks.update().where(ledger_marks.c.stream == sa.bindparam("of")).values(appends=ledger_marks.c.appends + 1)
+)
+_MARKS = sa.select(sa.func.coalesce(sa.func.sum(ledger_marks.c.appends), 0))
 """Made once: every step records verdicts, and making a statement takes as long as SQLite takes to run it."""
 
 
@@ -40,7 +44,18 @@ def append_rows(connection: sa.Connection, kind: Kind, rows: Sequence[Row]) -> l
     heads = {name: head for name in names if (head := read_head(connection, kind, name)) is not None}
     chained = continued(kind, rows, heads)
     connection.execute(_INSERT[kind], chained)
+    for name in names:
+        if connection.execute(_MARK, {"of": name}).rowcount == 0:
+            connection.execute(ledger_marks.insert(), {"stream": name, "appends": 1})
     return chained
+
+
+def read_mark(connection: sa.Connection) -> str:
+    """Return a text that changes with every append.
+
+    The highest number of a row would not do: of two that are appended at once, the lower one may appear last.
+    """
+    return str(int(connection.execute(_MARKS).scalar_one()))
 
 
 def read_head(connection: sa.Connection, kind: Kind, stream: str) -> ChainHead | None:

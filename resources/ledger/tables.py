@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ml_assets.ledger_rows import Kind
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every schema revision of this release, oldest first; kept here so that opening need not import Alembic."""
 
 VERSION_TABLE = "ledger_version"
@@ -100,3 +100,77 @@ records = sa.Table(
 
 TABLES: Mapping[Kind, sa.Table] = {"decisions": decisions, "records": records, "verdicts": verdicts}
 """Every table by the first segment of its streams' names."""
+
+ledger_marks = sa.Table(
+    "ledger_marks",
+    metadata,
+    sa.Column("stream", sa.Text(), primary_key=True),
+    sa.Column("appends", sa.BigInteger(), nullable=False),
+)
+"""How often was appended to each stream since this table is there; their sum tells whether anything was."""
+
+inbox_events = sa.Table(
+    "inbox_events",
+    metadata,
+    sa.Column("number", sa.BigInteger(), primary_key=True, autoincrement=False),
+    *_texts("team", "pipeline", "source", "key", "partition", "place"),
+    sa.Column("payload", sa.JSON(), nullable=False),
+    *_texts("state"),
+    sa.Column("received_at", UtcTimestamp(), nullable=False),
+    sa.Column("seen_at", UtcTimestamp(), nullable=False),
+    sa.Column("repeats", sa.Integer(), nullable=False),
+    sa.Column("attempts", sa.Integer(), nullable=False),
+    sa.Column("not_before", UtcTimestamp(), nullable=False),
+    sa.Column("batch", sa.Text()),
+    sa.Column("run_id", sa.Text()),
+    *_texts("reason", "traceback"),
+    sa.Index(None, "state", "team", "pipeline", "partition"),
+    sa.Index(None, "state", "number"),
+    sa.Index(None, "batch"),
+    sa.Index(None, "team", "pipeline", "source", "key", "number"),
+    sa.Index(None, "team", "pipeline", "source", "place", "number"),
+    sa.Index(None, "team", "pipeline", "source", "received_at"),
+)
+"""Events from outside; unlike the tables above, their rows are changed as the events move on."""
+
+inbox_batches = sa.Table(
+    "inbox_batches",
+    metadata,
+    sa.Column("name", sa.Text(), primary_key=True),
+    *_texts("team", "pipeline"),
+    sa.Column("run_id", sa.Text()),
+    sa.Column("claimed_at", UtcTimestamp(), nullable=False),
+    sa.Column("leased_until", UtcTimestamp(), nullable=False),
+    sa.Column("ended_at", UtcTimestamp()),
+)
+"""Every batch there was: its name is a run's key, and is never used twice."""
+
+inbox_counts = sa.Table(
+    "inbox_counts",
+    metadata,
+    *(sa.Column(name, sa.Text(), primary_key=True) for name in ("team", "pipeline", "state")),
+    sa.Column("events", sa.BigInteger(), nullable=False),
+)
+"""How many events each pipeline has in each state: counting a million finished ones would take a second."""
+
+inbox_counters = sa.Table(
+    "inbox_counters",
+    metadata,
+    sa.Column("name", sa.Text(), primary_key=True),
+    sa.Column("value", sa.BigInteger(), nullable=False),
+)
+"""Two numbers: "events", the last event's, and "changes", which moves with every change of the inbox."""
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(), primary_key=True),
+    *_texts("key", "kind", "team", "pipeline", "title", "body"),
+    sa.Column("created_at", UtcTimestamp(), nullable=False),
+    sa.Column("sent_at", UtcTimestamp()),
+    sa.Column("attempts", sa.Integer(), nullable=False),
+    sa.Column("not_before", UtcTimestamp(), nullable=False),
+    *_texts("last_error"),
+    sa.Index(None, "key", unique=True),
+    sa.Index(None, "sent_at", "not_before"),
+)

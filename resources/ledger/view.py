@@ -24,6 +24,7 @@ from resources.ledger.statements import (
     append_rows,
     read_decisions,
     read_heads,
+    read_mark,
     read_records,
     read_verdicts,
 )
@@ -108,6 +109,11 @@ class ExclusiveView:
         """Return the last row of every stream (of one pipeline) that has any, by the stream's name."""
         with self._using("Reading the heads") as connection:
             return read_heads(connection, pipeline)
+
+    def mark(self) -> str:
+        """Return a text that changes whenever anything is appended, in this transaction too."""
+        with self._using("Reading the ledger's mark") as connection:
+            return read_mark(connection)
 
     def _append(self, action: str, kind: Kind, rows: Sequence[Row]) -> None:
         self._check_own(kind, rows)

@@ -15,10 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from ml_assets.errors import LedgerConflictError, LedgerError
-from ml_assets.interfaces import NO_HASH
+from ml_assets.interfaces import NO_HASH, ChainHead
 from ml_assets.testing.ledger import ASSET, PIPELINE, decision, record, verdict
 from resources.ledger import SqlLedger
 from resources.ledger.address import parse_address
+from resources.ledger.inbox import SqlInbox
 from resources.ledger.schema import migration_config
 
 DATABASES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
@@ -62,14 +63,18 @@ def is_postgres(ledger: SqlLedger) -> bool:
 
 def make_first_schema(url: str) -> sa.Engine:
     """Return an engine of a database as the first revision left it."""
+    engine = sa.create_engine(parse_address(url).url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        migrate(connection, "0001")
+    return engine
+
+
+def migrate(connection: sa.Connection, revision: str) -> None:
     from alembic import command
 
-    engine = sa.create_engine(parse_address(url).url, poolclass=sa.NullPool)
     config = migration_config()
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    return engine
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 FIRST_VERDICT = (
@@ -112,6 +117,26 @@ def test_rows_of_the_first_schema_are_chained_when_it_is_upgraded(url: str, ledg
     ledger.append(record(), after=NO_HASH)
     assert ledger.heads()[DECISIONS].position == 3
     assert ledger.verify() == []
+
+
+def test_a_ledger_without_an_inbox_gains_one_and_keeps_its_chains(
+    url: str, ledger: SqlLedger, connect: Callable[[], Any]
+) -> None:
+    zone = "+00" if is_postgres(ledger) else ""
+    with make_first_schema(url).begin() as connection:
+        connection.exec_driver_sql(FIRST_DECISION.format(n=0, zone=zone, pipeline="arrival_delay"))
+        migrate(connection, "0002")
+    with connect() as connection:
+        (before,) = connection.exec_driver_sql("SELECT row_hash FROM decisions").scalars()
+
+    inbox = SqlInbox(url)
+    assert inbox.counts() == {}
+    assert ledger.heads() == {DECISIONS: ChainHead(position=1, row_hash=before)}
+    mark = ledger.mark()
+    ledger.record_decision(decision())
+    assert ledger.mark() != mark
+    assert ledger.verify() == []
+    inbox.close()
 
 
 @pytest.mark.parametrize("statement", ["UPDATE {} SET reason = ''", "DELETE FROM {}"])
@@ -278,6 +303,20 @@ def test_who_waits_too_long_is_told_for_what(url: str, ledger: SqlLedger) -> Non
 
     hurried.record_decision(decision())
     hurried.close()
+
+
+@pytest.mark.postgres
+def test_the_mark_moves_when_what_was_appended_first_is_committed_last(postgres_database: str) -> None:
+    ledger, reader = SqlLedger(postgres_database), SqlLedger(postgres_database)
+    other = SqlLedger(postgres_database)
+    with ledger.exclusive(PIPELINE) as view:
+        view.record_decision(decision())
+        other.record_decision(decision(pipeline=("births", "weight")))
+        before = reader.mark()
+
+    assert reader.mark() != before
+    for opened in (ledger, reader, other):
+        opened.close()
 
 
 @pytest.mark.postgres
