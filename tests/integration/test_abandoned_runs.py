@@ -82,7 +82,7 @@ def test_a_process_that_began_after_the_run_is_another_one(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = started(instance, f"{HERE}:{os.getpid()}")
-    monkeypatch.setattr("resources.abandoned_runs._boot_time", lambda: 4e9)  # as if this process began in 2096
+    monkeypatch.setattr("resources.run_processes._boot_time", lambda: 4e9)  # as if this process began in 2096
 
     assert end_abandoned_runs(instance) == [run_id]
 
