@@ -1,8 +1,14 @@
 """Reads arrived files as their pipeline declares them, and refuses what does not match."""
 
-from collections.abc import Mapping
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ml_assets.arrow import compute_functions
 from ml_assets.errors import SourceError
@@ -12,8 +18,10 @@ from ml_assets.spec import ColumnSpec, SourceSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from fsspec import AbstractFileSystem
 
 MISSING_TEXT = ["", "NA", "NaN", "null"]
+_MOST_IN_MEMORY = 64_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,30 +48,84 @@ class LandingZone:
             raise SourceError(f"Source URL {url!r} leaves the landing zone {self.root!r}; write it without '..'.")
         return f"{self.root.rstrip('/')}/{url}"
 
-    def open(self, url: str) -> IO[bytes]:
-        """Open a file for reading.
+    def local_path(self, url: str) -> Path | None:
+        """Return the path of a URL on a disk, or None when it is in a remote store.
 
         Raises:
-            SourceError: If there is no such file, with the place that was looked at.
+            SourceError: As `resolve`.
         """
+        place = self.resolve(url).removeprefix("file://")
+        return None if "://" in place else Path(place)
+
+    def locate(self, url: str) -> tuple["AbstractFileSystem", str]:
+        """Return the file system of a URL, and the path in it; raises SourceError as `resolve`."""
         import fsspec
 
         place = self.resolve(url)
         options = {} if place.startswith("/") or "://" not in place else dict(self.storage_options)
+        return fsspec.core.url_to_fs(place, **options)
+
+    def target(self, url: str) -> Path | None:
+        """Return where a file on a disk really is, links followed, or None in a remote store.
+
+        Raises:
+            SourceError: If a link leads out of the landing zone (of an absolute URL: out of the file's folder).
+        """
+        place = self.local_path(url)
+        if place is None or not place.is_symlink():
+            return place
+        root = place.parent if Path(url).is_absolute() or "://" in url else Path(self.root.removeprefix("file://"))
+        real = Path(os.path.realpath(place))
+        if not real.is_relative_to(os.path.realpath(root)):
+            raise SourceError(f"{place} is a link to {real}, outside of the landing zone {root}. Land the file itself.")
+        return real
+
+    def open(self, url: str) -> IO[bytes]:
+        """Open a file for reading.
+
+        Raises:
+            SourceError: If there is no such file, with the place that was looked at, or it is a link that leads out.
+        """
+        place = self.resolve(url)
         try:
-            filesystem, path = fsspec.core.url_to_fs(place, **options)
-            return filesystem.open(path, "rb")
+            real = self.target(url)
+            if real is not None:
+                return open(real, "rb", opener=_open_file_itself)
+            file_system, path = self.locate(url)
+            return cast("IO[bytes]", file_system.open(path, "rb"))
         except FileNotFoundError as error:
             raise SourceError(
                 f"No file has arrived at {place}. Land it there, or correct `source.url` in the pipeline's YAML."
             ) from error
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise SourceError(f"A link took the place of {place} while it was opened. Land the file itself.") from error
 
     def exists(self, url: str) -> bool:
         """Whether a file has arrived."""
-        import fsspec
+        file_system, path = self.locate(url)
+        return file_system.exists(path)
 
-        filesystem, path = fsspec.core.url_to_fs(self.resolve(url), **self.storage_options)
-        return filesystem.exists(path)
+
+def _open_file_itself(path: str, flags: int) -> int:
+    """Open without following a link that took the file's place meanwhile, and without waiting for a pipe's writer."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """The bytes that a partition was made of.
+
+    Attributes:
+        url: Full URL of the file.
+        size: In bytes.
+        sha256: Digest of the bytes, 64 hexadecimal digits.
+    """
+
+    url: str
+    size: int
+    sha256: str
 
 
 def partition_url(source: SourceSpec, group: str | None, time: str) -> str:
@@ -91,14 +153,79 @@ def read_table(
     Raises:
         SourceError: If the file is missing, empty, damaged, lacks a column, or holds a value of another type.
     """
+    with landing.open(url) as file:
+        return parse_table(file, landing.resolve(url), file_format, columns, stored_in=stored_in)
+
+
+def read_rows(landing: LandingZone, url: str, source: SourceSpec) -> "tuple[pa.Table, SourceFile]":
+    """Read one file as its pipeline declares it, and digest the bytes that were parsed.
+
+    The file is opened once: one that takes its place meanwhile is not seen.
+
+    Raises:
+        SourceError: As `read_table`, and if the file was written to while it was read.
+    """
+    place = landing.resolve(url)
+    with open_whole(landing, url) as (file, digest):
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        table = parse_table(file, place, source.format, source.columns, stored_in=source.event_time.stored_in)
+        require_same(file, place, digest)
+    return table, SourceFile(url=place, size=size, sha256=digest)
+
+
+@contextmanager
+def open_whole(landing: LandingZone, url: str) -> "Iterator[tuple[IO[bytes], str]]":
+    """Open a file and digest all of its bytes; a remote one is copied once, to memory or, when large, to the disk.
+
+    Yields:
+        The file at its start, and its SHA-256 in 64 hexadecimal digits.
+    """
+    with landing.open(url) as file:
+        if landing.local_path(url) is not None:
+            digest = _stream_digest(file)
+            file.seek(0)
+            yield file, digest
+            return
+        with tempfile.SpooledTemporaryFile(max_size=_MOST_IN_MEMORY) as copy:
+            digest = _stream_digest(file, copy)
+            copy.seek(0)
+            yield copy, digest  # pyright: ignore[reportReturnType] - it has all methods of a binary file
+
+
+def require_same(file: IO[bytes], place: str, digest: str) -> None:
+    """Refuse a file whose bytes are others than before it was parsed; a time alone may stay the same in a fast write.
+
+    Raises:
+        SourceError: If it was written to.
+    """
+    file.seek(0)
+    if _stream_digest(file) != digest:
+        raise SourceError(
+            f"{place} was written to while it was read. Write such files under another name, then rename them."
+        )
+
+
+def _stream_digest(file: IO[bytes], copy: IO[bytes] | None = None) -> str:
+    """Return the SHA-256 of what is left of a file, read piece by piece, and copied on the way."""
+    hasher = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        hasher.update(piece)
+        if copy is not None:
+            copy.write(piece)
+    return hasher.hexdigest()
+
+
+def parse_table(
+    file: IO[bytes], place: str, file_format: str, columns: Mapping[str, ColumnSpec], *, stored_in: str = "UTC"
+) -> "pa.Table":
+    """Read the declared columns of an open file; `place` names it in messages. See `read_table`."""
     import pyarrow as pa
 
-    place = landing.resolve(url)
-    with landing.open(url) as file:
-        try:
-            table = _read_csv(file, columns) if file_format == "csv" else _read_parquet(file, columns)
-        except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, OSError) as error:
-            raise SourceError(f"{place} cannot be read as {file_format}: {error}") from error
+    try:
+        table = _read_csv(file, columns) if file_format == "csv" else _read_parquet(file, columns)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, OSError) as error:
+        raise SourceError(f"{place} cannot be read as {file_format}: {error}") from error
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise SourceError(

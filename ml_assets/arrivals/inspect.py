@@ -1,0 +1,263 @@
+"""Decides what an arrived file is: complete and right, not complete yet, known already, or wrong."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import IO, Any
+
+from ml_assets.arrivals.listing import Candidate
+from ml_assets.arrivals.pattern import ArrivalPattern, Misnamed
+from ml_assets.arrivals.settings import ArrivalSettings
+from ml_assets.errors import SourceError
+from ml_assets.periods import split_partition
+from ml_assets.sources import LandingZone, check_rows, combine_rows, open_whole, parse_table, require_same
+from ml_assets.spec import PipelineSpec
+
+CLOCK_SKEW = timedelta(seconds=60)
+"""A file from further in the future has a wrong time: waiting until then would be waiting forever."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A file that its partition can be made of.
+
+    Attributes:
+        partition: Data partition that it is.
+        place: Its URL, in the form of `source.url`.
+        size: In bytes.
+        sha256: Digest of the bytes that were parsed.
+        n_rows: Rows, after `source.combine`.
+    """
+
+    partition: str
+    place: str
+    size: int
+    sha256: str
+    n_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unchanged:
+    """A file whose bytes were dealt with before, under the same name."""
+
+    partition: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A file that cannot be judged yet; it comes again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gone:
+    """A file that is no longer there, or is none of the pipeline's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """A file that no partition can be made of.
+
+    Attributes:
+        reason: What is wrong, and what was expected.
+        kind: One word for programs: misnamed, link, special, too_large, empty, truncated or unreadable.
+        partition: The partition that its name means, or None.
+        sha256: Digest of its bytes, or None when they were not read.
+        details: Further facts, JSON-ready.
+    """
+
+    reason: str
+    kind: str
+    partition: str | None = None
+    sha256: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Inspection = Accepted | Unchanged | Waiting | Gone | Rejected
+
+
+def inspect(
+    landing: LandingZone,
+    spec: PipelineSpec,
+    candidate: Candidate,
+    *,
+    settings: ArrivalSettings,
+    usual_size: int | None,
+    now: datetime,
+    is_known: Callable[[str, str], bool] = lambda partition, sha256: False,
+    pattern: ArrivalPattern | None = None,
+) -> Inspection:
+    """Return what a file is; reads it last, and only when all that can be told without reading is right.
+
+    Args:
+        landing: Where relative URLs are below.
+        spec: The pipeline's description.
+        candidate: The file as it was listed.
+        settings: Limits of the policy.
+        usual_size: Usual size of the pipeline's files in bytes, or None when unknown.
+        now: The instant, UTC.
+        is_known: Whether bytes, by partition and SHA-256, were dealt with before; they are then not parsed.
+        pattern: The pipeline's pattern, when the caller has it already.
+    """
+    pattern = pattern or ArrivalPattern.of(spec)
+    found = pattern.match(candidate.name)
+    if found is None:
+        return Gone()
+    waiting = _unsettled(candidate, settings, now)
+    if waiting is not None:
+        return waiting
+    if isinstance(found, Misnamed):
+        return Rejected(reason=found.reason, kind="misnamed")
+    try:
+        wrong, size = _wrong_kind(landing, candidate, found)
+        if wrong is None:
+            wrong = _wrong_size(size, found, settings, usual_size)
+        return wrong or _read(landing, spec, candidate, found, is_known)
+    except FileNotFoundError:
+        return Gone()
+    except OSError as error:
+        return Waiting(reason=f"{candidate.place} cannot be read now: {error}")
+
+
+def _unsettled(candidate: Candidate, settings: ArrivalSettings, now: datetime) -> Waiting | None:
+    """Return that a file was written to just now, by comparison of its own time with ours."""
+    age = timedelta(seconds=now.timestamp() - candidate.mtime_ns / 1e9)
+    if -CLOCK_SKEW <= age < settings.settle:
+        seconds = settings.settle.total_seconds()
+        return Waiting(reason=f"{candidate.place} was written to less than {seconds:g} s ago; it may not be complete.")
+    return None
+
+
+def _wrong_kind(landing: LandingZone, candidate: Candidate, partition: str) -> tuple[Rejected | None, int]:
+    """Return what is wrong with a file that is no regular one, and the size of the file that it leads to."""
+    if candidate.kind == "other":
+        reason = f"{candidate.place} is a device, a socket or a pipe. Land a regular file."
+        return Rejected(reason=reason, kind="special", partition=partition), 0
+    if candidate.kind == "file":
+        return None, candidate.size
+    try:
+        real = landing.target(candidate.place)
+    except SourceError as error:
+        return Rejected(reason=str(error), kind="link", partition=partition), 0
+    link = landing.local_path(candidate.place)
+    if real is None or link is None or not real.exists():
+        if link is not None and not link.is_symlink():
+            raise FileNotFoundError(candidate.place)
+        reason = f"{candidate.place} is a link to a file that does not exist. Land the file itself."
+        return Rejected(reason=reason, kind="link", partition=partition), 0
+    if not real.is_file():
+        reason = f"{candidate.place} is a link to {real}, which is no regular file. Land the file itself."
+        return Rejected(reason=reason, kind="link", partition=partition), 0
+    return None, real.stat().st_size
+
+
+def _wrong_size(size: int, partition: str, settings: ArrivalSettings, usual_size: int | None) -> Rejected | None:
+    if size == 0:
+        return Rejected(reason="The file is empty. Land the complete file.", kind="empty", partition=partition)
+    if size > settings.max_bytes:
+        reason = (
+            f"The file has {size:,} bytes; the policy's arrivals.max_mb allows {settings.max_bytes:,}. "
+            "Land a smaller one, or raise the limit."
+        )
+        return Rejected(reason=reason, kind="too_large", partition=partition)
+    if usual_size is not None and size > settings.size_ratio * usual_size:
+        reason = (
+            f"The file has {size:,} bytes, {size / usual_size:.1f} times the usual {usual_size:,}; the policy's "
+            f"arrivals.size_ratio allows {settings.size_ratio:g} times. If it is right, raise the ratio and land it "
+            "again."
+        )
+        return Rejected(
+            reason=reason, kind="too_large", partition=partition, details={"size": size, "usual_size": usual_size}
+        )
+    return None
+
+
+def _read(
+    landing: LandingZone,
+    spec: PipelineSpec,
+    candidate: Candidate,
+    partition: str,
+    is_known: Callable[[str, str], bool],
+) -> Inspection:
+    """Return what the file's bytes are; they are read through one open file, so that no other one gets between.
+
+    A file that is longer now than it was listed is left for the next look, so no size limit is passed by.
+    """
+    source, place = spec.source, candidate.place
+    sha256: str | None = None
+    try:
+        if (changed := _changed(landing, candidate)) is not None:
+            return changed
+        with open_whole(landing, place) as (file, sha256):
+            if is_known(partition, sha256):
+                return Unchanged(partition=partition, sha256=sha256)
+            if source.format == "csv" and not _ends_a_line(file):
+                reason = (
+                    f"{place} does not end with a line end: its last line is cut. Land the complete file; the last "
+                    "line of a CSV file ends with a line end too."
+                )
+                return Rejected(reason=reason, kind="truncated", partition=partition, sha256=sha256)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            n_rows = _checked_rows(file, place, spec, partition)
+            try:
+                require_same(file, place, sha256)
+            except SourceError as error:
+                return Waiting(reason=str(error))
+    except SourceError as error:
+        if (changed := _changed(landing, candidate)) is not None:
+            return changed
+        return Rejected(reason=str(error), kind="unreadable", partition=partition, sha256=sha256)
+    return Accepted(partition=partition, place=place, size=size, sha256=sha256, n_rows=n_rows)
+
+
+def _changed(landing: LandingZone, candidate: Candidate) -> Waiting | Gone | None:
+    """Return that a file is gone, or another than the one that was listed."""
+    path = landing.local_path(candidate.place)
+    if path is None:
+        file_system, remote = landing.locate(candidate.place)
+        file_system.invalidate_cache(remote.rpartition("/")[0])
+        if not file_system.exists(remote):
+            return Gone()
+        same = int(file_system.size(remote) or 0) == candidate.size
+    else:
+        try:
+            about = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return Gone()
+        same = (about.st_size, about.st_mtime_ns) == (candidate.size, candidate.mtime_ns)
+    return None if same else Waiting(reason=f"{candidate.place} changed while it was looked at.")
+
+
+def _checked_rows(file: IO[bytes], place: str, spec: PipelineSpec, partition: str) -> int:
+    """Return how many rows the file gives its partition.
+
+    Raises:
+        SourceError: If it cannot be parsed, or rows are not the partition's.
+    """
+    import pyarrow as pa
+
+    source, group_spec = spec.source, spec.partitions.group
+    group, time = split_partition(partition)
+    try:
+        table = parse_table(file, place, source.format, source.columns, stored_in=source.event_time.stored_in)
+        table = combine_rows(table, source)
+        check_rows(
+            table,
+            source,
+            ArrivalPattern.of(spec).periods,
+            group_column=None if group_spec is None else group_spec.column,
+            group=group,
+            time=time,
+        )
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise SourceError(f"{place} cannot be read as {source.format}: {error}") from error
+    return table.num_rows
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) in (b"\n", b"\r")

@@ -1,0 +1,549 @@
+"""Files on a disk and in a store: good ones become events, bad ones go to quarantine with their reason."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pandas as pd
+import pytest
+
+from ml_assets import sources
+from ml_assets.arrivals import ArrivalSettings, Arrived, Cursor, arrive, arrive_one
+from ml_assets.arrivals import inspect as inspect_module
+from ml_assets.arrivals import quarantine as quarantine_module
+from ml_assets.arrivals.known import usual_size
+from ml_assets.errors import SourceError
+from ml_assets.reading.pipeline_file import check_pipeline
+from ml_assets.sources import LandingZone, read_rows
+from ml_assets.spec import PipelineSpec
+from ml_assets.stages.source_file import write_source_file
+from ml_assets.stages.step import Services
+from tests.components.shop import FEATURES, orders, policy, services, shop
+
+PATH = ("shop", "returns")
+SETTINGS = ArrivalSettings.of(policy(**{"arrivals.max_mb": 1}).effective(PATH))
+
+
+class Landing:
+    """A landing zone and one who looks at it every ten seconds."""
+
+    def __init__(self, folder: Path, **source: Any) -> None:
+        self.folder = folder / "landing" / "shop"
+        self.folder.mkdir(parents=True)
+        (folder / "features.py").write_text(FEATURES, encoding="utf-8")
+        component = shop()
+        fields: dict[str, Any] = {name: getattr(component, name) for name in PipelineSpec.model_fields}
+        fields["source"] = component.source.model_copy(update=source)
+        self.pipeline = check_pipeline(PipelineSpec(**fields), folder)
+        self.world: Services = services(folder / "landing")
+        self.cursor = Cursor()
+        self.now = datetime.now(UTC) + timedelta(seconds=10)
+
+    def land(self, name: str, content: str | bytes) -> Path:
+        """Write a file in one move, as it should be done."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name("x.part")
+        part.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return part.replace(path)
+
+    def look(self, **more: Any) -> Arrived:
+        self.now += timedelta(seconds=10)
+        cursor = Cursor.read(self.cursor.text)
+        arrived = arrive(self.world, self.pipeline, cursor, **{"settings": SETTINGS, "now": self.now, **more})
+        self.cursor = arrived.cursor
+        return arrived
+
+    def quarantined(self) -> dict[str, str]:
+        """Return original name → reason of all that is in quarantine, after checking that each file has its reason."""
+        folder = self.folder.parent / ".quarantine" / "shop" / "returns"
+        notes = sorted(folder.glob("*.reason.json"))
+        files = {path.name for path in folder.iterdir() if not path.name.endswith(".reason.json")}
+        assert files == {note.name.removesuffix(".reason.json") for note in notes}
+        read = [json.loads(note.read_text(encoding="utf-8")) for note in notes]
+        return {note["place"].rpartition("/")[2]: note["reason"] for note in read}
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Landing:
+    return Landing(tmp_path)
+
+
+def csv(month: str = "2024-01", country: str = "DE", *, per_day: int = 2) -> str:
+    return orders(month, country, per_day=per_day, signal=1.0).to_csv(index=False)
+
+
+def partitions(arrived: Arrived) -> list[str]:
+    return sorted(kept.event.partition for kept in arrived.receipt.new)
+
+
+def outside(landing: Landing) -> Path:
+    target = landing.folder.parents[1] / "secret.csv"
+    target.write_text(csv(), encoding="utf-8")
+    return target
+
+
+BAD: dict[str, tuple[str, Callable[[Landing], object], str]] = {
+    "not parsable": ("2024-02_DE.csv", lambda z: z.land("2024-02_DE.csv", b"\x00\xff\xfe\x01\n\x00\n"), "lacks|cannot"),
+    "wrong schema": ("2024-02_DE.csv", lambda z: z.land("2024-02_DE.csv", "a,b\n1,2\n"), "lacks the declared columns"),
+    "wrong type": (
+        "2024-02_DE.csv",
+        lambda z: z.land("2024-02_DE.csv", csv("2024-02").replace(",DE,", ",DE,x")),
+        "cannot be read as csv",
+    ),
+    "empty": ("2024-02_DE.csv", lambda z: z.land("2024-02_DE.csv", ""), "is empty"),
+    "header alone": ("2024-02_DE.csv", lambda z: z.land("2024-02_DE.csv", csv().split("\n")[0] + "\n"), "has no rows"),
+    "truncated in a row": (
+        "2024-02_DE.csv",
+        lambda z: z.land("2024-02_DE.csv", csv("2024-02")[:-9]),
+        "its last line is cut",
+    ),
+    "truncated in its last value": (
+        "2024-02_DE.csv",
+        lambda z: z.land("2024-02_DE.csv", csv("2024-02")[:-1]),
+        "its last line is cut",
+    ),
+    "too large": ("2024-02_DE.csv", lambda z: z.land("2024-02_DE.csv", b"x" * 1_000_001), "arrivals.max_mb allows"),
+    "of another period": ("2024-02_DE.csv", lambda z: z.land("2024-02_DE.csv", csv("2024-01")), "event time outside"),
+    "of another group": ("2024-02_DE.csv", lambda z: z.land("2024-02_DE.csv", csv("2024-02", "FR")), "another country"),
+    "repeated rows": (
+        "2024-02_DE.csv",
+        lambda z: z.land("2024-02_DE.csv", csv("2024-02") + csv("2024-02").split("\n", 1)[1]),
+        "repeat the row id",
+    ),
+    "a link out": (
+        "2024-02_DE.csv",
+        lambda z: (z.folder / "2024-02_DE.csv").symlink_to(outside(z)),
+        "outside of the landing zone",
+    ),
+    "a link to a device": (
+        "2024-02_DE.csv",
+        lambda z: (z.folder / "2024-02_DE.csv").symlink_to("/dev/zero"),
+        "outside of the landing zone",
+    ),
+    "a link to nothing": (
+        "2024-02_DE.csv",
+        lambda z: (z.folder / "2024-02_DE.csv").symlink_to("nowhere.csv"),
+        "a link to a file that does not exist",
+    ),
+    "a link to a folder": (
+        "2024-02_DE.csv",
+        lambda z: (z.folder / "2024-02_DE.csv").symlink_to(z.folder),
+        "no regular file",
+    ),
+    "a pipe": ("2024-02_DE.csv", lambda z: os.mkfifo(z.folder / "2024-02_DE.csv"), "a device, a socket or a pipe"),
+    "an escape": ("%2e%2e%2f_DE.csv", lambda z: z.land("%2e%2e%2f_DE.csv", csv()), "step to another folder"),
+    "dots": ("..2024-01_DE.csv", lambda z: z.land("..2024-01_DE.csv", csv()), "step to another folder"),
+    "control characters": ("2024-01\t_DE.csv", lambda z: z.land("2024-01\t_DE.csv", csv()), "cannot be printed"),
+    "an unknown group": ("2024-01_US.csv", lambda z: z.land("2024-01_US.csv", csv()), "one of DE, FR"),
+    "a period outside": ("2031-01_DE.csv", lambda z: z.land("2031-01_DE.csv", csv()), "Period 2031-01 is none"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_goes_to_quarantine_and_its_neighbours_proceed(landing: Landing, kind: str) -> None:
+    name, make, reason = BAD[kind]
+    landing.land("2024-01_DE.csv", csv())
+    make(landing)
+    landing.land("2024-03_FR.csv", csv("2024-03", "FR"))
+
+    arrived = landing.look()
+
+    assert partitions(arrived) == ["DE|2024-01", "FR|2024-03"]
+    assert list(landing.quarantined()) == [name]
+    assert pd.Series(landing.quarantined()).str.contains(reason).all(), landing.quarantined()
+    assert [one.place for one in arrived.quarantined] == [f"shop/{name}"]
+    assert not os.path.lexists(landing.folder / name)
+    assert landing.world.data_store.partitions((*PATH, "raw_data")) == []
+    assert landing.look().receipt.new == ()
+
+
+def test_a_name_that_is_no_unicode(landing: Landing) -> None:
+    place = os.fsencode(landing.folder) + b"/2024-01\xff_DE.csv"
+    Path(os.fsdecode(place)).write_text(csv(), encoding="utf-8")
+
+    assert "cannot be printed" in landing.look().quarantined[0].reason
+    assert list(landing.quarantined()) == ["2024-01\udcff_DE.csv"]  # as Python gives the name
+
+
+def test_the_linked_file_itself_stays(landing: Landing) -> None:
+    target = outside(landing)
+    (landing.folder / "2024-01_DE.csv").symlink_to(target)
+
+    moved = Path(landing.look().quarantined[0].moved_to)
+
+    assert moved.is_symlink()
+    assert target.read_text(encoding="utf-8") == csv()
+
+
+def test_a_link_inside_the_landing_zone_is_as_good_as_its_file(landing: Landing) -> None:
+    store = landing.folder.parent / "store.csv"
+    store.write_text(csv(), encoding="utf-8")
+    (landing.folder / "2024-01_DE.csv").symlink_to(store)
+
+    assert partitions(landing.look()) == ["DE|2024-01"]
+
+
+def test_ten_times_the_usual_size(landing: Landing) -> None:
+    for month in range(1, 6):
+        landing.land(f"2024-{month:02d}_DE.csv", csv(f"2024-{month:02d}"))
+    assert len(landing.look().receipt.new) == 5
+    usual = usual_size(landing.world.inbox, PATH)
+    landing.land("2024-06_DE.csv", csv("2024-06", per_day=25))
+    landing.land("2024-06_FR.csv", csv("2024-06", "FR", per_day=15))
+
+    arrived = landing.look()
+
+    assert usual
+    assert partitions(arrived) == ["FR|2024-06"]
+    assert "times the usual" in landing.quarantined()["2024-06_DE.csv"]
+
+
+def test_parquet_without_a_footer(tmp_path: Path) -> None:
+    landing = Landing(tmp_path, url="shop/{time}_{group}.parquet", format="parquet")
+    frame = orders("2024-01", "DE", per_day=5, signal=1.0)
+    frame.to_parquet(landing.folder / "2024-01_DE.parquet")
+    whole = (landing.folder / "2024-01_DE.parquet").read_bytes()
+    landing.land("2024-01_FR.parquet", whole[:-40])
+
+    assert partitions(landing.look()) == ["DE|2024-01"]
+    assert "cannot be read as parquet" in landing.quarantined()["2024-01_FR.parquet"]
+
+
+def test_a_file_waits_until_it_settled_and_parts_are_not_looked_at(landing: Landing) -> None:
+    (landing.folder / "2024-02_DE.csv.part").write_text("", encoding="utf-8")
+    path = landing.land("2024-01_DE.csv", "")
+    just_now = landing.now.timestamp() + 9.5
+    os.utime(path, (just_now, just_now))
+
+    waiting = landing.look()
+    path.write_text(csv(), encoding="utf-8")
+    os.utime(path, (just_now, just_now))
+    settled = landing.look()
+
+    assert (waiting.waiting, waiting.receipt.new) == (1, ())
+    assert "may not be complete" in waiting.reasons[0]
+    assert waiting.cursor.pending
+    assert (settled.waiting, partitions(settled)) == (0, ["DE|2024-01"])
+
+
+def test_a_time_in_the_far_future_does_not_wait_for_it(landing: Landing) -> None:
+    path = landing.land("2024-01_DE.csv", csv())
+    os.utime(path, (4e9, 4e9))
+
+    assert partitions(landing.look()) == ["DE|2024-01"]
+
+
+def test_a_late_file_with_an_old_time(landing: Landing) -> None:
+    landing.land("2024-02_DE.csv", csv("2024-02"))
+    landing.look()
+    os.utime(landing.land("2024-01_DE.csv", csv()), (1e9, 1e9))
+
+    assert partitions(landing.look()) == ["DE|2024-01"]
+
+
+def test_a_rewritten_file_and_the_old_bytes_again(landing: Landing) -> None:
+    path = landing.land("2024-01_DE.csv", csv())
+    first = landing.look()
+    landing.land("2024-01_DE.csv", csv(per_day=3))
+    second = landing.look()
+    landing.land("2024-01_DE.csv", csv())
+    third = landing.look()
+    path.write_text(csv(per_day=4), encoding="utf-8")  # in place: the folder's time stays
+    landing.now += timedelta(seconds=60)
+    fourth = landing.look()
+
+    assert [partitions(one) for one in (first, second, third, fourth)] == [["DE|2024-01"]] * 4
+    assert len({kept.event.key for kept in landing.world.inbox.events()}) == 4
+
+
+def test_the_same_bytes_again_are_no_event(landing: Landing) -> None:
+    landing.land("2024-01_DE.csv", csv())
+    landing.look()
+    landing.land("2024-01_DE.csv", csv())
+    os.utime(landing.folder / "2024-01_DE.csv", (1e9, 1e9))
+
+    again = landing.look()
+
+    assert (again.receipt.new, again.receipt.repeated, again.waiting) == ((), (), 0)
+
+
+def make(landing: Landing, month: str, country: str) -> None:
+    """Do what the raw_data stage does for a partition."""
+    url = f"shop/{month}_{country}.csv"
+    table, file = read_rows(landing.world.landing, url, landing.pipeline.spec.source)
+    stored = landing.world.data_store.write((*PATH, "raw_data"), f"{country}|{month}", table)
+    write_source_file(landing.world.data_store, stored, file)
+
+
+def test_bytes_that_the_partition_was_made_of_are_no_event_unless_it_was_made_of_others_since(landing: Landing) -> None:
+    landing.land("2024-01_DE.csv", csv())
+    make(landing, "2024-01", "DE")
+    assert landing.look().receipt.new == ()
+
+    landing.land("2024-01_DE.csv", csv(per_day=3))
+    make(landing, "2024-01", "DE")
+    landing.land("2024-01_DE.csv", csv())
+
+    assert partitions(landing.look()) == ["DE|2024-01"]
+
+
+def test_old_bytes_come_back_while_the_run_for_new_ones_is_under_way(landing: Landing) -> None:
+    landing.land("2024-01_DE.csv", csv())
+    make(landing, "2024-01", "DE")
+    landing.land("2024-01_DE.csv", csv(per_day=3))
+    assert partitions(landing.look()) == ["DE|2024-01"]  # waits for its run
+    landing.land("2024-01_DE.csv", csv())
+
+    assert partitions(landing.look()) == ["DE|2024-01"]
+
+
+def test_a_file_over_the_rate_cap_is_offered_again(landing: Landing) -> None:
+    settings = ArrivalSettings.of(policy(**{"inbox.events_per_minute": 2}).effective(PATH))
+    for month in (1, 2, 3):
+        landing.land(f"2024-{month:02d}_DE.csv", csv(f"2024-{month:02d}"))
+
+    first = landing.look(settings=settings)
+    landing.now += timedelta(minutes=2)
+    second = landing.look(settings=settings)
+
+    assert (len(first.receipt.new), first.waiting) == (2, 1)
+    assert (len(second.receipt.new), second.waiting) == (1, 0)
+    assert len(landing.world.inbox.events()) == 3
+
+
+def test_a_time_budget_leaves_the_rest_for_later(landing: Landing) -> None:
+    for month in range(1, 6):
+        landing.land(f"2024-{month:02d}_DE.csv", csv(f"2024-{month:02d}"))
+
+    looks = [landing.look(time_budget_seconds=0.0) for _ in range(6)]
+
+    assert [len(one.receipt.new) for one in looks] == [1, 1, 1, 1, 1, 0]
+    assert [one.waiting for one in looks] == [4, 3, 2, 1, 0, 0]
+
+
+def test_a_lost_cursor_loses_and_doubles_nothing(landing: Landing) -> None:
+    landing.land("2024-01_DE.csv", csv())
+    landing.land("2024-02_DE.csv", "")
+    landing.look()
+    landing.land("2024-03_DE.csv", csv("2024-03"))
+    landing.cursor = Cursor()
+
+    assert partitions(landing.look()) == ["DE|2024-03"]
+    assert list(landing.quarantined()) == ["2024-02_DE.csv"]
+
+
+def test_a_file_deleted_after_it_was_listed(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = landing.land("2024-01_DE.csv", csv())
+    landing.land("2024-02_DE.csv", csv("2024-02"))
+    opened = LandingZone.open
+
+    def open_late(zone: LandingZone, url: str) -> Any:
+        path.unlink(missing_ok=True)
+        return opened(zone, url)
+
+    monkeypatch.setattr(LandingZone, "open", open_late)
+
+    assert partitions(landing.look()) == ["DE|2024-02"]
+    assert not (landing.folder.parent / ".quarantine").exists()
+
+
+def test_killed_between_the_reason_and_the_move(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+    landing.land("2024-01_DE.csv", "a\n1\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            landing.look()
+    assert (landing.folder / "2024-01_DE.csv").exists()
+
+    landing.look()
+
+    assert list(landing.quarantined()) == ["2024-01_DE.csv"]  # one reason, beside its file
+
+
+def test_a_good_file_that_replaces_a_bad_one_is_not_put_aside(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.land("2024-01_DE.csv", "a\n1\n")
+    checked = quarantine_module._require_same
+
+    def replaced_after(place: Path, candidate: Any) -> None:
+        checked(place, candidate)
+        landing.land("2024-01_DE.csv", csv())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quarantine_module, "_require_same", replaced_after)
+        first = landing.look()
+    second = landing.look()
+
+    assert (first.quarantined, first.waiting) == ((), 1)
+    assert partitions(second) == ["DE|2024-01"]
+    assert landing.quarantined() == {}
+
+
+def test_a_landing_zone_that_cannot_be_written_buries_a_dead_letter_once(landing: Landing) -> None:
+    landing.land("2024-01_DE.csv", "")
+    landing.land("2024-02_DE.csv", csv("2024-02"))
+    (landing.folder.parent / ".quarantine").write_text("no folder", encoding="utf-8")
+
+    first = landing.look()
+    landing.cursor = Cursor()
+    landing.look()
+
+    assert partitions(first) == ["DE|2024-02"]
+    (dead,) = landing.world.inbox.events(states=["dead"])
+    assert "cannot be put into quarantine" in dead.reason
+    assert "is empty" in dead.reason
+    assert first.buried[0].number == dead.number
+    (landing.folder.parent / ".quarantine").unlink()
+    landing.land("2024-01_DE.csv", csv())
+    assert partitions(landing.look()) == ["DE|2024-01"]
+
+
+def test_a_quarantine_that_leads_out_is_refused(landing: Landing, tmp_path: Path) -> None:
+    landing.land("2024-01_DE.csv", "")
+    (tmp_path / "elsewhere").mkdir()
+    (landing.folder.parent / ".quarantine").symlink_to(tmp_path / "elsewhere")
+
+    assert "is a link out of" in landing.look().buried[0].reason
+    assert not list((tmp_path / "elsewhere").rglob("*.json"))
+
+
+def test_groups_and_times_in_folder_names(tmp_path: Path) -> None:
+    landing = Landing(tmp_path, url="shop/{group}/{time}.csv")
+    landing.land("DE/2024-01.csv", csv())
+    landing.land("US/2024-01.csv", csv())
+    (landing.folder / "FR").symlink_to(landing.folder / "DE")
+
+    arrived = landing.look()
+    landing.land("DE/2024-02.csv", csv("2024-02"))
+
+    assert partitions(arrived) == ["DE|2024-01"]
+    assert [one.place for one in arrived.quarantined] == ["shop/US/2024-01.csv"]
+    assert partitions(landing.look()) == ["DE|2024-02"]
+
+
+def test_one_file_that_was_pushed(landing: Landing) -> None:
+    path = landing.land("2024-01_DE.csv", csv())
+    landing.land("2024-02_DE.csv", "")
+
+    def push(place: str) -> Any:
+        landing.now += timedelta(seconds=5)
+        return arrive_one(landing.world, landing.pipeline, place, settings=SETTINGS, now=landing.now)
+
+    assert push(str(path)).event.event.partition == "DE|2024-01"
+    assert push("shop/2024-01_DE.csv").fate == "unchanged"
+    assert push("shop/2024-03_DE.csv").fate == "gone"
+    assert push("shop/../../etc/passwd").fate == "not_ours"
+    assert push(str(path.parent / "price.txt")).fate == "not_ours"
+    assert push("shop/2024-02_DE.csv").quarantined.reason.startswith("The file is empty")
+    assert landing.look().receipt.new == ()  # the net under it finds nothing more
+
+
+def test_a_store_in_memory(tmp_path: Path) -> None:
+    landing = Landing(tmp_path)
+    store = fsspec.filesystem("memory")
+    root = f"memory://arrivals-{tmp_path.name}"
+    world = services(tmp_path)
+    landing.world = Services(**{**vars(world), "landing": LandingZone(root=root)})
+    store.pipe_file(f"{root}/shop/2024-01_DE.csv", csv().encode())
+    store.pipe_file(f"{root}/shop/2024-02_DE.csv", b"a,b\n1,2\n")
+    try:
+        arrived = landing.look()
+        store.pipe_file(f"{root}/shop/2024-01_DE.csv", csv(per_day=3).encode())
+        rewritten = landing.look()
+        moved = arrived.quarantined[0].moved_to
+
+        assert partitions(arrived) == partitions(rewritten) == ["DE|2024-01"]
+        assert "lacks the declared columns" in store.cat_file(f"{moved}.reason.json").decode()
+        assert not store.exists(f"{root}/shop/2024-02_DE.csv")
+        assert landing.look().receipt.new == ()
+        pushed = arrive_one(
+            landing.world, landing.pipeline, f"{root}/shop/2024-01_DE.csv", settings=SETTINGS, now=landing.now
+        )
+        assert pushed.fate == "unchanged"
+    finally:
+        store.rm(root, recursive=True)
+
+
+def test_an_idle_look_lists_nothing_and_a_missing_folder_has_no_files(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.land("2024-01_DE.csv", csv())
+    landing.look()
+    landing.look()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", lambda *_: pytest.fail("the folder was listed"))
+        landing.look()
+    shutil.rmtree(landing.folder)
+
+    assert landing.look().receipt.new == ()
+
+
+def test_two_who_put_the_same_file_aside_leave_one_file_and_its_reason(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.land("2024-01_DE.csv", "a\n1\n")
+    checked, other = quarantine_module._require_same, Landing.look
+
+    def other_is_faster(place: Path, candidate: Any) -> None:
+        checked(place, candidate)
+        monkeypatch.setattr(quarantine_module, "_require_same", checked)
+        other(landing)
+
+    monkeypatch.setattr(quarantine_module, "_require_same", other_is_faster)
+
+    assert landing.look().quarantined == ()
+    assert list(landing.quarantined()) == ["2024-01_DE.csv"]
+    assert landing.look().waiting == 0
+
+
+def test_a_file_that_is_written_to_while_it_is_read(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = landing.land("2024-01_DE.csv", csv())
+    source, parse = landing.pipeline.spec.source, sources.parse_table
+
+    def parse_late(*given: Any, **more: Any) -> Any:
+        table = parse(*given, **more)
+        path.write_text(csv(per_day=3), encoding="utf-8")
+        return table
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inspect_module, "parse_table", parse_late)
+        waiting = landing.look()
+        path.write_text(csv(), encoding="utf-8")
+        patched.setattr(sources, "parse_table", parse_late)
+        with pytest.raises(SourceError, match=r"was written to while it was read. Write such files under another name"):
+            read_rows(landing.world.landing, "shop/2024-01_DE.csv", source)
+
+    assert (waiting.receipt.new, waiting.waiting) == ((), 1)
+    assert "was written to while it was read" in waiting.reasons[0]
+    assert partitions(landing.look()) == ["DE|2024-01"]
+
+
+def test_no_run_follows_a_link_out_of_the_landing_zone(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+    (landing.folder / "2024-01_DE.csv").symlink_to(outside(landing))
+
+    with pytest.raises(SourceError, match=r"is a link to .*secret.csv, outside of the landing zone"):
+        landing.world.landing.open("shop/2024-01_DE.csv")
+    monkeypatch.setattr(LandingZone, "target", LandingZone.local_path)  # a link that came after it was looked for
+    with pytest.raises(SourceError, match=r"A link took the place of .* while it was opened"):
+        landing.world.landing.open("shop/2024-01_DE.csv")
+
+
+def test_a_file_that_cannot_be_opened_for_now_comes_again(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+    landing.land("2024-01_DE.csv", csv())
+
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LandingZone, "open", refuse)
+        refused = landing.look()
+
+    assert "cannot be read now: [Errno 13] Permission denied" in refused.reasons[0]
+    assert partitions(landing.look()) == ["DE|2024-01"]
