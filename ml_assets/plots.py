@@ -36,7 +36,8 @@ Draw = Callable[["Axes"], None]
 Corner = Literal["upper left", "upper right", "lower left", "lower right"]
 
 
-def _figure(size: tuple[float, float]) -> "Figure":
+def new_figure(size: tuple[float, float]) -> "Figure":
+    """Return an empty figure of a size in inches, drawn without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -47,7 +48,7 @@ def _figure(size: tuple[float, float]) -> "Figure":
     return figure
 
 
-def _png(figure: "Figure", limit: int) -> bytes:
+def to_png(figure: "Figure", limit: int) -> bytes:
     """Return the picture with as many palette colours as fit into `limit` bytes, 16 at the least."""
     from PIL import Image
 
@@ -66,7 +67,8 @@ def _png(figure: "Figure", limit: int) -> bytes:
     return data
 
 
-def _style(ax: "Axes", title: str, x: str = "", y: str = "", *, grid: str = "both") -> None:
+def style_axes(ax: "Axes", title: str, x: str = "", y: str = "", *, grid: str = "both") -> None:
+    """Give axes the project's title, labels, colours and grid."""
     ax.set_title(title, loc="left", fontsize=TITLE, fontweight="bold", color=INK)
     ax.set_xlabel(x, fontsize=NORMAL, color=MUTED)
     ax.set_ylabel(y, fontsize=NORMAL, color=MUTED)
@@ -134,7 +136,7 @@ def draw_roc(ax: "Axes", report: EvaluationReport, *, brief: bool = False) -> No
     ax.plot((0, 1), (0, 1), color="#BDBDBD", lw=1)
     curves = [curve for curve in report.curves if curve.kind == "roc"]
     which = _curves(ax, report, curves, "roc_auc", brief=brief)
-    _style(ax, f"ROC curve{which}", "false-positive rate", "true-positive rate")
+    style_axes(ax, f"ROC curve{which}", "false-positive rate", "true-positive rate")
 
 
 def draw_precision_recall(ax: "Axes", report: EvaluationReport) -> None:
@@ -145,7 +147,7 @@ def draw_precision_recall(ax: "Axes", report: EvaluationReport) -> None:
         first = int(np.searchsorted(curve.x, MIN_RECALL))
         curves.append(replace(curve, x=curve.x[first:], y=curve.y[first:]))
     which = _curves(ax, report, curves, "average_precision", brief=False)
-    _style(ax, f"Precision and recall{which}", f"recall (from {MIN_RECALL:g})", "precision")
+    style_axes(ax, f"Precision and recall{which}", f"recall (from {MIN_RECALL:g})", "precision")
 
 
 def draw_calibration(ax: "Axes", report: EvaluationReport) -> None:
@@ -170,7 +172,7 @@ def draw_calibration(ax: "Axes", report: EvaluationReport) -> None:
     ax.set_ylim(low, high)
     _labels(ax, [*((c.model, COLOURS[c.model]) for c in report.calibration)], "upper left")
     what = "share right" if report.task == "multiclass" else "observed rate"
-    _style(ax, "Calibration", "mean predicted probability", f"{what}, 95 %")
+    style_axes(ax, "Calibration", "mean predicted probability", f"{what}, 95 %")
 
 
 def draw_score_distribution(ax: "Axes", report: EvaluationReport) -> None:
@@ -187,7 +189,7 @@ def draw_score_distribution(ax: "Axes", report: EvaluationReport) -> None:
     _labels(ax, lines, "upper right", columns=2)
     ax.set_xlim(0, 1)
     what = "highest class probability" if report.task == "multiclass" else "predicted probability"
-    _style(ax, "Scores of the candidate by outcome", what, "share of rows")
+    style_axes(ax, "Scores of the candidate by outcome", what, "share of rows")
 
 
 def draw_confusion(ax: "Axes", table: ConfusionTable) -> None:
@@ -203,7 +205,7 @@ def draw_confusion(ax: "Axes", table: ConfusionTable) -> None:
     ax.set_xticks(range(len(table.labels)), table.labels)
     ax.set_yticks(range(len(table.labels)), table.labels)
     title = "Confusion" if table.threshold is None else f"Class 1 from p ≥ {table.threshold:.2f}"
-    _style(ax, title, "predicted class", "true class", grid="")
+    style_axes(ax, title, "predicted class", "true class", grid="")
     ax.spines[:].set_visible(False)
     if len(table.labels) > 5:
         ax.tick_params(labelsize=SMALL)
@@ -252,7 +254,7 @@ def draw_slices(ax: "Axes", report: EvaluationReport, table: SliceTable, *, brie
     ax.locator_params(axis="x", nbins=5 if brief else 9)
     level = f"dotted: all rows; intervals hold together at {100 * table.family_confidence:g} %"
     title = f"Weakest slices by {table.metric}" if brief else f"{table.metric} by slice"
-    _style(ax, title, level, grid="x")
+    style_axes(ax, title, level, grid="x")
     ax.tick_params(axis="y", labelsize=SMALL, colors=INK)
 
 
@@ -277,7 +279,7 @@ def draw_improvement(ax: "Axes", report: EvaluationReport) -> None:
     ax.set_xlim(-1.08, 1.08)
     ax.set_xticks((-0.55, 0.55), ["← worse", "better →"])
     level = f"paired, {report.n_blocks} blocks, {100 * report.confidence:g} %"
-    _style(ax, "Improvement by the candidate", level, grid="")
+    style_axes(ax, "Improvement by the candidate", level, grid="")
     ax.tick_params(axis="y", colors=INK)
 
 
@@ -295,7 +297,7 @@ def draw_predicted_vs_actual(ax: "Axes", heatmap: Heatmap) -> None:
     bar.set_label("rows", fontsize=SMALL, color=MUTED)
     bar.ax.tick_params(labelsize=SMALL, colors=MUTED, length=0)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    _style(ax, "Prediction against target", "target", "prediction")
+    style_axes(ax, "Prediction against target", "target", "prediction")
 
 
 def draw_residuals_over_time(ax: "Axes", report: EvaluationReport) -> None:
@@ -314,7 +316,7 @@ def draw_residuals_over_time(ax: "Axes", report: EvaluationReport) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.12 * (high - low))
     _labels(ax, [(model, COLOURS[model]) for model in report.models], "upper left", columns=3)
-    _style(ax, "Error over time", "band: 80 % of the candidate's rows", "prediction − target")
+    style_axes(ax, "Error over time", "band: 80 % of the candidate's rows", "prediction − target")
 
 
 def _headed(figure: "Figure", report: EvaluationReport, partition: str) -> None:
@@ -362,11 +364,11 @@ def figures(report: EvaluationReport, *, partition: str = "") -> dict[str, bytes
         width, height = FIGURE_SIZE
         if name in ("slices", "error_by_slice") and report.slices is not None:
             height = max(height, 1.2 + 0.17 * len(report.slices.slices))
-        figure = _figure((width, height))
+        figure = new_figure((width, height))
         for ax, draw in zip(figure.subplots(1, len(draws), squeeze=False)[0], draws, strict=True):
             draw(ax)
         _headed(figure, report, partition)
-        found[name] = _png(figure, FIGURE_BYTES)
+        found[name] = to_png(figure, FIGURE_BYTES)
     return found
 
 
@@ -384,11 +386,11 @@ def overview(report: EvaluationReport, *, partition: str = "") -> bytes:
         "regression": ("predicted_vs_actual", "residuals_over_time", "error_by_slice", "improvement"),
     }[report.task]
     draws = [pictures[name][-1] for name in wanted if name in pictures]
-    figure = _figure(OVERVIEW_SIZE)
+    figure = new_figure(OVERVIEW_SIZE)
     cells = figure.subplots(2, 2).ravel()
     for ax, draw in zip(cells, draws, strict=False):
         draw(ax)
     for ax in cells[len(draws) :]:
         ax.set_axis_off()
     _headed(figure, report, partition)
-    return _png(figure, OVERVIEW_BYTES)
+    return to_png(figure, OVERVIEW_BYTES)

@@ -17,10 +17,12 @@ from ml_assets.gates import (
     thresholds_version,
 )
 from ml_assets.interfaces import (
+    AlertStore,
     AssetPath,
     DataStore,
     DossierStore,
     EffectivePolicy,
+    Inbox,
     Ledger,
     ModelRegistry,
     PipelinePath,
@@ -56,6 +58,8 @@ class Services:
     landing: LandingZone
     serving_check: ServingCheck
     dossiers: DossierStore
+    inbox: Inbox
+    alerts: AlertStore
 
 
 @dataclass(frozen=True, kw_only=True)

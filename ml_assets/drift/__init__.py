@@ -1,0 +1,1 @@
+"""Drift of columns between two sets of days, from profiles alone: effect, significance, importance, persistence."""
