@@ -28,6 +28,8 @@ Rule = Literal["floor", "ceiling", "beats_baseline"]
 EXPECTATIONS, EXPECTATION_WARNINGS = "expectations", "expectation_warnings"
 APPROVAL = "approval"
 """Check of a promotion: fails, as a warning, while its candidate waits for people."""
+DRIFT, PERFORMANCE, CALIBRATION = "drift", "performance", "calibration"
+"""Checks of new partitions: they fail as warnings, since what to do about it is the retraining's decision."""
 _GATE = re.compile(rf"^(?P<metric>[a-z0-9_]+)\.(?P<rule>{'|'.join(get_args(Rule))})$")
 
 

@@ -16,7 +16,9 @@ from resources.data_store import ParquetDataStore
 from resources.dossiers import DossierFiles
 from resources.expectations import GreatExpectationsValidator
 from resources.ledger import SqlLedger
+from resources.ledger.alerts import SqlAlerts
 from resources.ledger.anchor import AnchorFiles
+from resources.ledger.inbox import SqlInbox
 from resources.model_registry import QUIET_ENVIRONMENT, MlflowRegistry
 from resources.policy_files import PolicyFiles
 from resources.serving_check import CleanProcessServingCheck
@@ -97,6 +99,8 @@ class Profile:
                 self.mlflow_url, self.mlflow_artifacts, environment=dict(os.environ)
             ),
             dossiers=DossierFiles(self.dossier_url),
+            inbox=SqlInbox(self.ledger_url),
+            alerts=SqlAlerts(self.ledger_url),
         )
 
     def policy_source(self, url: str) -> PolicyFiles:

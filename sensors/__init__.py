@@ -8,14 +8,23 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.interfaces import PipelinePath
 from sensors.approvals import build_approvals_sensor
+from sensors.arrivals import build_arrivals_sensor
+from sensors.conditions import attach_conditions, build_conditions_sensor
+from sensors.retraining import build_retraining_sensor
+
+__all__ = ["attach_conditions", "team_sensors"]
 
 
-def team_sensors(pipelines: Mapping[PipelinePath, dg.PartitionsDefinition]) -> list[dg.SensorDefinition]:
-    """Return the sensors of a code location: one of each kind, over all of its pipelines; none without pipelines.
-
-    Args:
-        pipelines: (team, pipeline) → partitions of its promotions.
-    """
-    return [build_approvals_sensor(pipelines)] if pipelines else []
+def team_sensors(pipelines: Mapping[PipelinePath, TeamPipeline]) -> list[dg.SensorDefinition]:
+    """Return the sensors of a code location: one of each kind, over all of its pipelines that want it."""
+    if not pipelines:
+        return []
+    sensors = [build_approvals_sensor(pipelines)]
+    if (arrivals := build_arrivals_sensor(pipelines)) is not None:
+        sensors.append(arrivals)
+    if any(pipeline.spec.automation.retraining for pipeline in pipelines.values()):
+        sensors += [build_retraining_sensor(pipelines), build_conditions_sensor(pipelines)]
+    return sensors

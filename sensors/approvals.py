@@ -1,7 +1,7 @@
 """Promotes what people have approved: within seconds of the last signature, and again when an attempt failed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,14 +9,18 @@ from typing import Any
 import dagster as dg
 
 from ml_assets.approvals.standing import standing, with_launchers
+from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import Decision, Ledger, PipelinePath, PolicySource
+from ml_assets.retraining.pauses import paused
 from ml_assets.stages.aliases import CHAMPION
 from ml_assets.stages.champions import champion_before, latest_by_partition
 from ml_assets.stages.step import LAUNCHED_BY_TAG
 
 SENSOR = "approvals"
 INTERVAL_SECONDS = 5
+REST, REST_SECONDS = "rest", 60
+"""While nothing is appended to the ledger, pipelines are looked at only this often: for what falls due by time."""
 UNREADABLE = (MlAssetsError, AttributeError, KeyError, TypeError, ValueError)
 """What reading a pipeline's policy or its tampered rows may raise."""
 SETTLING = timedelta(minutes=1)
@@ -99,7 +103,7 @@ def plan_attempts(
     return start, remembered
 
 
-def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinition]) -> dg.SensorDefinition:
+def build_approvals_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> dg.SensorDefinition:
     """Return the sensor that watches all pipelines of a code location.
 
     It asks for a run of `promotion` on the waiting partition; that run verifies everything anew, and of two runs at
@@ -121,18 +125,14 @@ def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinit
         "finishes a promotion that died half-way.",
     )
     def approvals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now = datetime.now(UTC)
-        wanted: list[Due] = []
-        unreadable: list[str] = []
-        for path in pipelines:
-            try:
-                wanted += due_of(context.resources.ledger, context.resources.policy, path, now)
-            except UNREADABLE as error:  # one pipeline's rows must not keep the others waiting
-                unreadable.append(f"{'/'.join(path)}: {type(error).__name__}: {error}")
-                context.log.exception(unreadable[-1])
+        now, ledger = datetime.now(UTC), context.resources.ledger
         attempts = json.loads(context.cursor or "{}")
+        mark, (known, look_at) = ledger.mark(), attempts.pop(REST, ("", 0.0))
+        if mark == known and now.timestamp() < look_at:
+            return dg.SensorResult(skip_reason="Nothing was recorded since the last look.", cursor=context.cursor)
+        wanted, passed_over = _look(context, pipelines, now)
         start, remembered = plan_attempts(wanted, attempts, now)
-        names = tuple(f"{text.partition(':')[0]}|" for text in unreadable)
+        names = tuple(f"{text.partition(':')[0]}|" for text in passed_over)
         remembered |= {key: tried for key, tried in attempts.items() if key.startswith(names)}
         requests = [
             dg.RunRequest(
@@ -144,7 +144,8 @@ def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinit
             )
             for item, attempt in start
         ]
-        cursor = json.dumps(remembered, sort_keys=True)
+        rest = [mark, now.timestamp() + REST_SECONDS]
+        cursor = json.dumps({**remembered, REST: rest}, sort_keys=True)
         if requests:
             return dg.SensorResult(run_requests=requests, cursor=cursor)
         exhausted = [item for item in wanted if remembered[item.key][0] >= len(RETRY_AFTER)]
@@ -153,19 +154,41 @@ def build_approvals_sensor(pipelines: Mapping[PipelinePath, dg.PartitionsDefinit
             if exhausted
             else "Nothing that waits has its approvals yet."
         )
-        return dg.SensorResult(skip_reason="\n".join([reason, *unreadable]), cursor=cursor)
+        return dg.SensorResult(skip_reason="\n".join([reason, *passed_over]), cursor=cursor)
 
     return approvals
+
+
+def _look(
+    context: dg.SensorEvaluationContext, pipelines: Iterable[PipelinePath], now: datetime
+) -> tuple[list[Due], list[str]]:
+    """Return what is due of all pipelines, and a line for each that is paused or cannot be read."""
+    ledger, policy = context.resources.ledger, context.resources.policy
+    wanted: list[Due] = []
+    passed_over: list[str] = []
+    for path in pipelines:
+        try:
+            found = due_of(ledger, policy, path, now)
+            pause = paused(ledger, path) if found else None
+        except UNREADABLE as error:  # one pipeline's rows must not keep the others waiting
+            passed_over.append(f"{'/'.join(path)}: {type(error).__name__}: {error}")
+            context.log.exception(passed_over[-1])
+            continue
+        if pause is None:
+            wanted += found
+        else:
+            passed_over.append(f"{'/'.join(path)}: {pause}.")
+    return wanted, passed_over
 
 
 Jobs = dict[str, tuple[Any, list[PipelinePath]]]
 
 
-def _promotion_jobs(pipelines: Mapping[PipelinePath, dg.PartitionsDefinition]) -> Jobs:
+def _promotion_jobs(pipelines: Mapping[PipelinePath, TeamPipeline]) -> Jobs:
     """Return a job for each kind of partitions, by name, with its pipelines: a job cannot hold two kinds."""
     alike: dict[str, list[PipelinePath]] = {}
-    for path, partitions in sorted(pipelines.items()):
-        alike.setdefault(f"promote_{partitions.get_serializable_unique_identifier()[:8]}", []).append(path)
+    for path, pipeline in sorted(pipelines.items()):
+        alike.setdefault(f"promote_{pipeline.time.get_serializable_unique_identifier()[:8]}", []).append(path)
     return {
         name: (dg.define_asset_job(name, dg.AssetSelection.assets(*map(_promotion, paths))), paths)
         for name, paths in alike.items()

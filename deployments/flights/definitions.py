@@ -3,7 +3,7 @@
 import deployments.flights.defs
 from ml_assets.components.team import load_team
 from resources.profiles import current_profile
-from sensors import team_sensors
+from sensors import attach_conditions, team_sensors
 
 profile = current_profile()
 defs = load_team(
@@ -12,4 +12,5 @@ defs = load_team(
     executor=profile.executor(),
     project_root=profile.project_root,
     sensors=team_sensors,
+    conditions=attach_conditions,
 )

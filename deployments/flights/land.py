@@ -1,5 +1,6 @@
 """Lands the flights of 2013 as they would arrive: one CSV file a month and airport, and the side tables."""
 
+import argparse
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -54,3 +55,17 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")  # two demos may land the same file at once
     frame.to_csv(part, index=False)
     part.replace(path)
+
+
+def main() -> None:
+    """Land the months that are named on the command line, into this profile's landing zone."""
+    from resources.profiles import current_profile
+
+    parser = argparse.ArgumentParser(description="Land months of flights, as if their files arrived now.")
+    parser.add_argument("months", nargs="+", choices=MONTHS, metavar="MONTH", help="such as 2013-07")
+    landed = land(Path(current_profile().landing_url), parser.parse_args().months)
+    print(f"Landed {len(landed)} new files.")  # noqa: T201 - its result
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,10 +11,11 @@ from typing import Any, Protocol
 import dagster as dg
 
 from ml_assets.assets.stage_asset import Check, Stage, build_stage_asset
+from ml_assets.assets.team_pipeline import CARRIER, carried
 from ml_assets.compute import largest
 from ml_assets.digest import document_digest
 from ml_assets.features.module import code_digest
-from ml_assets.gates import APPROVAL, EXPECTATION_WARNINGS, EXPECTATIONS
+from ml_assets.gates import APPROVAL, CALIBRATION, DRIFT, EXPECTATION_WARNINGS, EXPECTATIONS, PERFORMANCE
 from ml_assets.partitions import data_partitions, past_window, same_period, time_partitions, with_history
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.spec import PipelineSpec
@@ -64,11 +66,22 @@ class StageRunners(Protocol):
         """Score one partition with the champion of its time."""
         ...
 
+    def run_drift(self, step: Step) -> StageResult:
+        """Compare one partition with what the champion of its time was trained on."""
+        ...
+
+    def run_performance(self, step: Step) -> StageResult:
+        """Estimate how well one partition was scored, and measure it where labels are known."""
+        ...
+
 
 def build_pipeline_assets(pipeline: LoadedPipeline, runners: StageRunners) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of one pipeline, and the landing zone's files as external assets."""
     references = _code_references(pipeline)
-    stages = [replace(stage, metadata=references) for stage in _stages(pipeline, runners)]
+    stages = [
+        replace(stage, metadata=references | (carried(pipeline) if stage.path == (CARRIER,) else {}))
+        for stage in _stages(pipeline, runners)
+    ]
     return [*_landing(pipeline.spec), *(build_stage_asset(pipeline, stage) for stage in stages)]
 
 
@@ -77,6 +90,7 @@ def _stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
         *_data_stages(pipeline, runners),
         *_model_stages(pipeline, runners),
         *_decision_stages(pipeline, runners),
+        *_monitoring_stages(pipeline, runners),
     ]
 
 
@@ -108,6 +122,7 @@ def _data_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]
             ),
             checks=_data_checks("feature table"),
             ranges=True,
+            freshness=_freshness(spec, spec.freshness.features),
         ),
         Stage(
             path=("row_index",),
@@ -202,6 +217,41 @@ def _decision_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[St
             code_version=version(runners.run_predictions, ["scoring"]),
             ranges=True,
             skippable=True,
+            freshness=_freshness(spec, spec.freshness.predictions),
+        ),
+    ]
+
+
+def _monitoring_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
+    spec, version = pipeline.spec, partial(_code_version, pipeline)
+    data, decided = data_partitions(spec), _dep(spec, ("promotion",), _earlier(spec))
+    return [
+        Stage(
+            path=("drift",),
+            run=runners.run_drift,
+            description="How this partition differs from what the champion of its time was trained on.",
+            kinds=frozenset({"scipy"}),
+            partitions=data,
+            deps=[_dep(spec, ("features",)), _dep(spec, ("predictions",)), decided],
+            code_version=version(runners.run_drift, ["monitoring"]),
+            checks=[Check(gate=DRIFT, blocking=False, description="No important column has moved and stays so.")],
+            ranges=True,
+            skippable=True,
+        ),
+        Stage(
+            path=("performance",),
+            run=runners.run_performance,
+            description="How well this partition was scored: estimated at once, measured when its labels are known.",
+            kinds=frozenset({"scikitlearn"}),
+            partitions=data,
+            deps=[_dep(spec, ("predictions",)), _dep(spec, ("features",)), decided],
+            code_version=version(runners.run_performance, ["evaluation", "selection"]),
+            checks=[
+                Check(gate=PERFORMANCE, blocking=False, description="The champion scores as well as it was evaluated."),
+                Check(gate=CALIBRATION, blocking=False, description="What was predicted is what came, on average."),
+            ],
+            ranges=True,
+            skippable=True,
         ),
     ]
 
@@ -219,6 +269,12 @@ def _data_checks(what: str) -> Sequence[Check]:
             description=f"Every warning-level one on the {what} holds.",
         ),
     )
+
+
+def _freshness(spec: PipelineSpec, longest: timedelta | None) -> dg.FreshnessPolicy | None:
+    if longest is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=longest, warn_window=longest * spec.freshness.warn_after)
 
 
 def _dep(spec: PipelineSpec, stage: tuple[str, ...], mapping: dg.PartitionMapping | None = None) -> dg.AssetDep:

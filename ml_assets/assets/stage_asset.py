@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
 )
 
 from ml_assets.compute import op_tags
+from ml_assets.delivery.outcome import failed_partition
+from ml_assets.delivery.tags import BATCH_TAG, FAILED_PARTITIONS
 from ml_assets.errors import MlAssetsError
 from ml_assets.gates import Judgement, to_verdicts
 from ml_assets.metadata import asset_metadata, check_metadata
@@ -55,6 +58,7 @@ class Stage:
         pool: Dagster pool that bounds how many run at once, or None.
         compute: What the step may use.
         metadata: Definition metadata, such as code references.
+        freshness: How old its newest materialization may become, or None.
     """
 
     path: tuple[str, ...]
@@ -70,6 +74,7 @@ class Stage:
     pool: str | None = None
     compute: ComputeSpec = field(default_factory=ComputeSpec)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    freshness: dg.FreshnessPolicy | None = None
 
 
 def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefinition:
@@ -107,8 +112,10 @@ def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefini
         output_required=not stage.skippable,
         required_resource_keys=set(RESOURCE_KEYS),
         metadata=dict(stage.metadata),
+        freshness_policy=stage.freshness,
     )
     def asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        _accept(context)
         keys = list(context.partition_keys)
         yield from (
             _run_one(context, pipeline, stage, keys[0])
@@ -130,14 +137,15 @@ class _Finished:
 
 def _run_one(
     context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     try:
         done = _finish(context, pipeline, stage, partition)
     except NoChampionYet as state:
         context.log.warning(str(state))
+        yield from (_not_judged(check, str(state)) for check in stage.checks)
         return
     except MlAssetsError as error:
-        raise dg.Failure(description=f"[{partition}] {error}", allow_retries=False) from error
+        raise _failure(f"[{partition}] {error}", {partition: error}) from error
     yield dg.MaterializeResult(
         metadata=done.metadata,
         data_version=dg.DataVersion(done.result.stored.data_version),
@@ -147,14 +155,14 @@ def _run_one(
 
 def _run_range(
     context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partitions: Sequence[str]
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Run every partition; one that fails does not keep its neighbours from being done.
 
     Dagster gives all partitions of a range one data version and its checks none at all, so each partition's own
     events are written after (or, when some failed, instead of) the range's.
     """
     finished: list[_Finished] = []
-    problems: list[str] = []
+    problems: dict[str, MlAssetsError] = {}
     skipped = 0
     for partition in partitions:
         try:
@@ -163,15 +171,38 @@ def _run_range(
             context.log.warning(str(state))
             skipped += 1
         except MlAssetsError as error:
-            problems.append(f"[{partition}] {error}")
-    if not problems and not skipped:
-        yield dg.MaterializeResult(check_results=[_range_check(c, stage, finished) for c in stage.checks])
+            problems[partition] = error
+    if not problems:
+        checks = [_range_check(c, stage, finished) for c in stage.checks]
+        yield from checks if skipped else [dg.MaterializeResult(check_results=checks)]
     for done in finished:
         _log_partition(context, stage, done)
     if problems:
-        listed = "\n".join(problems)
+        listed = "\n".join(f"[{partition}] {error}" for partition, error in problems.items())
+        text = f"{len(problems)} of {len(partitions)} partitions failed; the others are done.\n{listed}"
+        raise _failure(text, problems)
+
+
+def _failure(description: str, problems: Mapping[str, MlAssetsError]) -> dg.Failure:
+    """Return the failure of a step, with what each partition failed of for whoever may try again."""
+    told = {partition: failed_partition(error) for partition, error in problems.items()}
+    return dg.Failure(description=description, metadata={FAILED_PARTITIONS: told}, allow_retries=False)
+
+
+def _accept(context: dg.AssetExecutionContext) -> None:
+    """Ask the inbox whether this run may carry its batch; a run without one is not asked, nor is a person's repeat.
+
+    Raises:
+        dg.Failure: If another run has the batch, or it is over.
+    """
+    run = context.run
+    batch = run.tags.get(BATCH_TAG)
+    if batch is None or run.parent_run_id is not None:
+        return
+    if not context.resources.inbox.start(batch, run.run_id, now=datetime.now(UTC)):
         raise dg.Failure(
-            description=f"{len(problems)} of {len(partitions)} partitions failed; the others are done.\n{listed}",
+            description=f"Another run carries the events of batch {batch}, or a later batch does; this run made "
+            f"nothing and nothing is lost. Look for runs with the tag {BATCH_TAG}={batch}.",
             allow_retries=False,
         )
 
@@ -225,6 +256,12 @@ def _check_result(check: Check, judgement: Judgement) -> dg.AssetCheckResult:
         description=judgement.reason,
         metadata=check_metadata(judgement),
     )
+
+
+def _not_judged(check: Check, why: str) -> dg.AssetCheckResult:
+    """Return what a check shows when its stage had nothing to do: Dagster wants a result of every check."""
+    severity = dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(check_name=check.name, passed=True, severity=severity, description=f"not judged: {why}")
 
 
 def _range_check(check: Check, stage: Stage, finished: Sequence[_Finished]) -> dg.AssetCheckResult:

@@ -134,8 +134,9 @@ def _runs(project: Project, plan: Backfill, engine: Engine, options: Options) ->
                     yield engine.run(rest)
             if options.after_period(period):
                 yield engine.run(plan.promotion_run(period))
-        for run in plan.prediction_runs():
-            rest = run if options.again else remaining(run, _scorable(plan, services), plan, records)
+        scorable = _scorable(plan, services)
+        for run in plan.prediction_runs(list(dict.fromkeys(split_partition(p)[1] for p in scorable))):
+            rest = run if options.again else remaining(run, scorable, plan, records)
             if rest is not None:
                 yield engine.run(rest)
 

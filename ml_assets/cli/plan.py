@@ -42,7 +42,7 @@ class Backfill:
 
     def data_runs(self) -> list[PlannedRun]:
         """Return the run that ingests the range and computes its features."""
-        return [self._range(("raw_data", "features"), "data")]
+        return [self._range(("raw_data", "features"), "data", self.first, self.last)]
 
     def model_runs(self, period: str) -> list[PlannedRun]:
         """Return the run that trains, evaluates and decides for one period; none for the very first."""
@@ -62,15 +62,21 @@ class Backfill:
         """Return the run that decides again on a period's candidate, such as after an approval."""
         return self._run(("promotion",), period, period, f"{period} promotion")
 
-    def prediction_runs(self) -> list[PlannedRun]:
-        """Return the run that scores the range with the champions of their time."""
-        return [self._range(("predictions",), "predictions")]
+    def prediction_runs(self, scorable: Sequence[str]) -> list[PlannedRun]:
+        """Return the run that scores and watches the range with the champions of their time; none without champions.
 
-    def _range(self, stages: Sequence[str], title: str) -> PlannedRun:
+        Args:
+            scorable: The range's periods that have a champion, oldest first.
+        """
+        if not scorable:
+            return []
+        return [self._range(("predictions", "drift", "performance"), "predictions", scorable[0], scorable[-1])]
+
+    def _range(self, stages: Sequence[str], title: str, first: str, last: str) -> PlannedRun:
         group = self.spec.partitions.group
         low, high = (None, None) if group is None else (min(group.values), max(group.values))
-        span = self.first if self.first == self.last else f"{self.first} to {self.last}"
-        return self._run(stages, join_partition(low, self.first), join_partition(high, self.last), f"{span} {title}")
+        span = first if first == last else f"{first} to {last}"
+        return self._run(stages, join_partition(low, first), join_partition(high, last), f"{span} {title}")
 
     def _run(self, stages: Sequence[str], first: str, last: str, title: str) -> PlannedRun:
         prefix = f"{self.spec.team}/{self.spec.name}"

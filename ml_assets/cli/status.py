@@ -1,5 +1,7 @@
 """`ml-assets status`: what every pipeline has, what its gates say, and which version is champion."""
 
+from collections.abc import Mapping
+
 import click
 from rich.table import Table
 
@@ -7,6 +9,7 @@ from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console, summary
 from ml_assets.errors import MlAssetsError, SpecError
+from ml_assets.interfaces import EventState, Inbox, PipelinePath
 from ml_assets.periods import split_partition
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.stages.trust import trusted_champion
@@ -19,6 +22,8 @@ def status(pipeline: str | None) -> None:
     project, console = load_project(), make_console()
     if pipeline is None:
         console.print(_overview(project))
+        if dead := dead_letters_line(project.profile.services().inbox, None):
+            console.print(dead, style="red")
         return
     loaded = find_pipeline(project, pipeline)
     services = project.profile.services()
@@ -31,11 +36,38 @@ def status(pipeline: str | None) -> None:
     for decision in services.ledger.decisions((loaded.spec.team, loaded.spec.name)):
         outcome = decision.outcome.replace("_", " ")
         console.print(f"{decision.partition}  {outcome:<18}{decision.reason}", highlight=False, soft_wrap=True)
+    path = (loaded.spec.team, loaded.spec.name)
+    console.print(f"events: {event_words(services.inbox.counts().get(path, {}))}", highlight=False)
+    if dead := dead_letters_line(services.inbox, path):
+        console.print(dead, style="red")
+
+
+def event_words(counts: Mapping[EventState, int]) -> str:
+    """Return how many events wait, run and are dead, for a cell; those that have ended well are not told.
+
+    >>> event_words({"done": 1000, "waiting": 2, "claimed": 1, "running": 3, "dead": 1})
+    '2 waiting, 4 running, 1 dead'
+    """
+    told = {
+        "waiting": counts.get("waiting", 0),
+        "running": counts.get("claimed", 0) + counts.get("running", 0),
+        "dead": counts.get("dead", 0),
+    }
+    return ", ".join(f"{count} {word}" for word, count in told.items() if count) or "–"
+
+
+def dead_letters_line(inbox: Inbox, path: PipelinePath | None) -> str:
+    """Return how many dead letters there are (of one pipeline) and how to see them; empty when there is none."""
+    n_dead = sum(counts.get("dead", 0) for owner, counts in inbox.counts().items() if path in (None, owner))
+    if not n_dead:
+        return ""
+    name = "" if path is None else f" {'/'.join(path)}"
+    return f"{n_dead} dead letter{'' if n_dead == 1 else 's'}; see: ml-assets dead-letters list{name}"
 
 
 def _overview(project: Project) -> Table:
     table = Table(header_style="bold")
-    for column in ("pipeline", "data", "predictions", "decisions", "champion", "description"):
+    for column in ("pipeline", "data", "predictions", "decisions", "champion", "events", "description"):
         table.add_column(column, no_wrap=column != "description")
     services = project.profile.services()
     for file in project.pipeline_files():
@@ -46,16 +78,19 @@ def _overview(project: Project) -> Table:
             data = services.data_store.partitions((*path, "raw_data"))
             scored = services.data_store.partitions((*path, "predictions"))
             decisions = services.ledger.decisions(path)
+            events = event_words(services.inbox.counts().get(path, {}))
         except SpecError as error:
-            table.add_row(name, "[red]broken", "", "", "", f"{len(error.problems)} problems; see `ml-assets validate`")
+            table.add_row(
+                name, "[red]broken", "", "", "", "", f"{len(error.problems)} problems; see `ml-assets validate`"
+            )
             continue
         except MlAssetsError as error:
-            table.add_row(name, "[red]unknown", "", "", "", str(error))
+            table.add_row(name, "[red]unknown", "", "", "", "", str(error))
             continue
         try:
             champion = trusted_champion(services, path, None).champion
         except MlAssetsError as error:
-            table.add_row(name, "[red]unknown", "", "", "", str(error))
+            table.add_row(name, "[red]unknown", "", "", "", "", str(error))
             continue
         table.add_row(
             name,
@@ -63,6 +98,7 @@ def _overview(project: Project) -> Table:
             f"{len(scored)} partitions",
             str(len(decisions)),
             "–" if champion is None else f"version {champion.model_version} of {champion.partition}",
+            events,
             spec.description,
         )
     return table

@@ -12,6 +12,7 @@ import dagster as dg
 
 from ml_assets.assets.decide_job import build_decide_job
 from ml_assets.assets.previews import quiet_previews
+from ml_assets.assets.team_pipeline import TeamPipeline, team_pipeline
 from ml_assets.components.broken_pipeline import BrokenPipeline
 from ml_assets.errors import SpecError
 from ml_assets.interfaces import PipelinePath
@@ -30,7 +31,8 @@ def load_team(
     services: Services,
     executor: dg.ExecutorDefinition,
     project_root: Path,
-    sensors: Callable[[Mapping[PipelinePath, dg.PartitionsDefinition]], Sequence[dg.SensorDefinition]] = lambda _: (),
+    sensors: Callable[[Mapping[PipelinePath, TeamPipeline]], Sequence[dg.SensorDefinition]] = lambda _: (),
+    conditions: Callable[[dg.Definitions, Services], dg.Definitions] = lambda definitions, _: definitions,
 ) -> dg.Definitions:
     """Return the definitions of a code location.
 
@@ -39,14 +41,16 @@ def load_team(
         services: What the pipelines run with.
         executor: How their steps run.
         project_root: The repository's root.
-        sensors: Given the location's pipelines, (team, name) → partitions of its promotions, returns the sensors that
-            watch them.
+        sensors: Given the location's pipelines by (team, name), returns the sensors that watch them.
+        conditions: Given the pipelines' definitions, returns them with the conditions under which assets are
+            requested by themselves.
     """
     with _collection_paused():
         try:
             pipelines = _load(defs_folder, project_root)
         except Exception:  # noqa: BLE001 - found and shown one by one below
             pipelines = dg.Definitions.merge(*_one_by_one(defs_folder, project_root))
+        pipelines = conditions(pipelines, services)
     common = dg.Definitions(
         resources=dict(vars(services)),
         executor=executor,
@@ -56,14 +60,12 @@ def load_team(
     return dg.Definitions.merge(pipelines, common)
 
 
-def pipelines_of(definitions: dg.Definitions) -> dict[PipelinePath, dg.PartitionsDefinition]:
-    """Return every pipeline that decides on promotions: (team, name) → partitions of its promotions."""
-    found: dict[PipelinePath, dg.PartitionsDefinition] = {}
+def pipelines_of(definitions: dg.Definitions) -> dict[PipelinePath, TeamPipeline]:
+    """Return every pipeline of some definitions by (team, name)."""
+    found: dict[PipelinePath, TeamPipeline] = {}
     for asset in definitions.assets or []:
-        if isinstance(asset, dg.AssetsDefinition) and asset.partitions_def is not None:
-            path = asset.key.path
-            if len(path) == 3 and path[2] == "promotion":
-                found[path[0], path[1]] = asset.partitions_def
+        if isinstance(asset, dg.AssetsDefinition) and (pipeline := team_pipeline(asset)) is not None:
+            found[pipeline.path] = pipeline
     return found
 
 

@@ -135,3 +135,15 @@ class TrainingPipeline(PipelineSpec, dg.Component):
     def run_predictions(self, step: Step) -> StageResult:
         """Score one partition with the champion."""
         return predictions.run(step)
+
+    def run_drift(self, step: Step) -> StageResult:
+        """Compare one partition with what the champion was trained on."""
+        from ml_assets.stages import drift
+
+        return drift.run(step)
+
+    def run_performance(self, step: Step) -> StageResult:
+        """Estimate how well one partition was scored, and measure it where labels are known."""
+        from ml_assets.stages import performance
+
+        return performance.run(step)

@@ -24,6 +24,9 @@ UNITS = {
     "variants.<variant>.compute.gpus": "graphics processors",
     "evaluation.confidence": "fraction",
     "evaluation.replicates": "replicates",
+    "freshness.features": "min, h, d or w",
+    "freshness.predictions": "min, h, d or w",
+    "freshness.warn_after": "fraction of the time span",
 }
 """Unit of each number and time span, by path; a test holds it against the schema."""
 

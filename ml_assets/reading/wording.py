@@ -14,6 +14,7 @@ _PATTERNS = {
     "a letter (at most 63 characters)",
     r"^(team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$": "team:name or an e-mail address",
     r"^\d{4}(-\d{2}(-\d{2})?)?$": "a year, month or day written 2013, 2013-01 or 2013-01-01",
+    r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)+$": "an asset's key with slashes, such as weather/forecast/predictions",
     r"^(\d{1,6})(min|h|d|w)$": "a whole number and a unit (min, h, d or w), such as 12h",
 }
 _WORDS_FOR_TRUE, _WORDS_FOR_FALSE = frozenset({"yes", "y", "on"}), frozenset({"no", "n", "off"})

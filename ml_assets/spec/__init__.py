@@ -1,5 +1,6 @@
 """The description of a pipeline: typed, strict, and documented field by field."""
 
+from ml_assets.spec.automation import AutomationSpec, FreshnessSpec, MonitoringSpec
 from ml_assets.spec.data import (
     AsOfSpec,
     ColumnSpec,
@@ -27,6 +28,7 @@ from ml_assets.spec.pipeline import BusinessSpec, PipelineSpec
 
 __all__ = [
     "AsOfSpec",
+    "AutomationSpec",
     "BusinessSpec",
     "ColumnSpec",
     "ColumnType",
@@ -36,8 +38,10 @@ __all__ = [
     "ExpectationSpec",
     "ExpectationsSpec",
     "FeaturesSpec",
+    "FreshnessSpec",
     "GroupSpec",
     "LabelSpec",
+    "MonitoringSpec",
     "PartitionsSpec",
     "PipelineSpec",
     "PreprocessingSpec",

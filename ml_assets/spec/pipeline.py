@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from ml_assets.spec.automation import AutomationSpec, FreshnessSpec, MonitoringSpec
 from ml_assets.spec.data import ExpectationsSpec, FeaturesSpec, LabelSpec, PartitionsSpec, SourceSpec
 from ml_assets.spec.learning import EvaluationSpec, ScoringSpec, SelectionSpec, TrainingSpec, VariantSpec
 from ml_assets.spec.model import Identifier, ListOf, SpecModel
@@ -61,3 +62,9 @@ class PipelineSpec(SpecModel):
     interval must be on the value's right side. <metric>.beats_baseline: the improvement's lower end must exceed it."""
     scoring: ScoringSpec = ScoringSpec()
     """What the champion scores."""
+    monitoring: MonitoringSpec = MonitoringSpec()
+    """What new partitions are compared with."""
+    automation: AutomationSpec = AutomationSpec()
+    """What may start without a person."""
+    freshness: FreshnessSpec = FreshnessSpec()
+    """How old data and predictions may become."""

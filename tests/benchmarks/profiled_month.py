@@ -64,7 +64,7 @@ def main() -> None:
     loaded = find_pipeline(project, PIPELINE)
     module = project.location(loaded.spec.team).module
     plan = Backfill(pipeline=loaded, module=module, first=month, last=month, launched_by="benchmark")
-    runs = [*plan.data_runs(), *plan.model_runs(month), *plan.prediction_runs()]
+    runs = [*plan.data_runs(), *plan.model_runs(month), *plan.prediction_runs([month])]
     project.profile.initialise()
     parts: dict[str, dict[str, float]] = {}
     marks = [used()]

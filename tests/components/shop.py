@@ -34,8 +34,10 @@ from ml_assets.spec import (
     VariantSpec,
 )
 from ml_assets.stages.step import LAUNCHED_BY_TAG, Services
+from ml_assets.testing.alerts import FakeAlerts
 from ml_assets.testing.data_store import FakeDataStore
 from ml_assets.testing.dossiers import FakeDossierStore
+from ml_assets.testing.inbox import FakeInbox
 from ml_assets.testing.ledger import FakeLedger
 from ml_assets.testing.model_registry import FakeModelRegistry
 from ml_assets.testing.policy_source import FakePolicySource
@@ -173,6 +175,8 @@ def services(landing: Path, **thresholds: float) -> Services:
         landing=LandingZone(root=str(landing)),
         serving_check=FakeServingCheck(registry),
         dossiers=FakeDossierStore(),
+        inbox=FakeInbox(),
+        alerts=FakeAlerts(),
     )
 
 
@@ -237,7 +241,8 @@ class Shop:
         other = copy.copy(self)
         world = {f.name: getattr(self.world, f.name) for f in fields(Services)}
         # One copy of all, so that what refers to each other still does; locks are made anew, not copied.
-        world = copy.deepcopy(world, {id(self.world.ledger._lock): threading.RLock()})
+        locked = (self.world.ledger, self.world.inbox)
+        world = copy.deepcopy(world, {id(kept._lock): threading.RLock() for kept in locked})
         other.world, other.instance = Services(**world), instance
         return other
 

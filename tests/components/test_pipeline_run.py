@@ -174,6 +174,22 @@ def test_a_single_partition_without_a_champion_is_left_out_not_failed(make_shop:
     assert not result.asset_materializations_for_node("shop__returns__predictions")
 
 
+@pytest.mark.parametrize("span", [("DE|2024-01", "DE|2024-01"), ("DE|2024-01", "FR|2024-01")])
+@pytest.mark.parametrize("stage", ["drift", "performance"])
+def test_a_stage_that_has_nothing_to_watch_yet_is_left_out_with_its_checks_not_failed(
+    make_shop: MakeShop, stage: str, span: tuple[str, str]
+) -> None:
+    shop = make_shop()
+    shop.data("2024-01")
+
+    first, last = span
+    result = shop.run(stage, partition=first) if first == last else shop.run(stage, span=span)
+
+    assert result.success
+    assert not result.asset_materializations_for_node(f"shop__returns__{stage}")
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+
+
 TASKS: dict[str, dict[str, Any]] = {
     "multiclass": {
         "label": LabelSpec.model_validate({"column": "outcome", "task": "multiclass", "known_after": "1d"}),

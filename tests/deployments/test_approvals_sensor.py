@@ -14,15 +14,19 @@ from hypothesis import strategies as st
 from ml_assets.approvals.giving import give_with_retry, submit
 from ml_assets.approvals.signing import sign_statement
 from ml_assets.approvals.statements import Statement, subject_of
+from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.interfaces import Decision, PipelinePath, Record
 from ml_assets.testing.ledger import FakeLedger, decision
 from sensors.approvals import RETRY_AFTER, Due, build_approvals_sensor, due, plan_attempts
 from tests.components.shop import TestSigner, policy
 
 PATH, YEARLY = ("shop", "returns"), ("shop", "stock")
-PIPELINES: dict[PipelinePath, dg.PartitionsDefinition] = {
-    PATH: dg.MonthlyPartitionsDefinition("2024-01", end_date="2024-06", fmt="%Y-%m"),
-    YEARLY: dg.TimeWindowPartitionsDefinition(cron_schedule="0 0 1 1 *", start="2020", end="2025", fmt="%Y"),
+MONTHS = dg.MonthlyPartitionsDefinition("2024-01", end_date="2024-06", fmt="%Y-%m")
+YEARS = dg.TimeWindowPartitionsDefinition(cron_schedule="0 0 1 1 *", start="2020", end="2025", fmt="%Y")
+NOT_READ: Any = None
+PIPELINES: dict[PipelinePath, TeamPipeline] = {
+    PATH: TeamPipeline(loaded=NOT_READ, data=MONTHS, time=MONTHS),
+    YEARLY: TeamPipeline(loaded=NOT_READ, data=YEARS, time=YEARS),
 }
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -113,7 +117,7 @@ def ask(ledger: FakeLedger, cursor: str | None = None) -> SensorExecutionData:
     """Evaluate the sensor as the daemon does, in a code location with the promotions that it asks for."""
     sensor = build_approvals_sensor(PIPELINES)
     resources = {"ledger": ledger, "policy": policy()}
-    promotions = [promotion_of(path, partitions) for path, partitions in PIPELINES.items()]
+    promotions = [promotion_of(path, pipeline.time) for path, pipeline in PIPELINES.items()]
     location = dg.Definitions(assets=promotions, sensors=[sensor], resources=resources).get_repository_def()
     with dg.build_sensor_context(resources=resources, cursor=cursor, repository_def=location) as context:
         return sensor.evaluate_tick(context)

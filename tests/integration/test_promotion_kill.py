@@ -18,6 +18,8 @@ from ml_assets.stages import promotion
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Services, Step
 from ml_assets.stages.trust import trusted_champion
+from ml_assets.testing.alerts import FakeAlerts
+from ml_assets.testing.inbox import FakeInbox
 from ml_assets.testing.serving_check import FakeServingCheck
 from ml_assets.testing.validator import FakeValidator
 from resources.data_store import ParquetDataStore
@@ -52,6 +54,8 @@ def real_world(folder: Path) -> Services:
         landing=LandingZone(root=str(folder / "landing")),
         serving_check=FakeServingCheck(registry),
         dossiers=DossierFiles(str(folder / "dossiers")),
+        inbox=FakeInbox(),
+        alerts=FakeAlerts(),
     )
 
 

@@ -1,0 +1,56 @@
+"""`ml-assets inbox`: events from outside, and which run carries each."""
+
+from collections.abc import Sequence
+from typing import cast, get_args
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ml_assets.cli.approvals import add_row, current_project, pipeline_path
+from ml_assets.cli.tables import make_console
+from ml_assets.inbox_rules import place_of
+from ml_assets.interfaces import EventState, InboxEvent
+
+
+@click.group()
+def inbox() -> None:
+    """Show events from outside that start runs."""
+
+
+@inbox.command("list")
+@click.argument("pipeline", metavar="[TEAM/PIPELINE]", required=False)
+@click.option("--state", "states", type=click.Choice(get_args(EventState)), multiple=True, help="Only events in it.")
+@click.option("--last", type=click.IntRange(min=1), default=50, help="How many, at most.")
+def list_events(pipeline: str | None, states: Sequence[str], last: int) -> None:
+    """Show the newest events, newest first."""
+    project, console = current_project(), make_console()
+    path = None if pipeline is None else pipeline_path(project, pipeline)
+    found = project.profile.services().inbox.events(
+        pipelines=None if path is None else [path],
+        states=cast("Sequence[EventState]", states) or None,
+        limit=last,
+    )
+    if not found:
+        console.print("There is no such event." if states or pipeline else "The inbox is empty.")
+        return
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("number", "state", "pipeline", "partition", "source", "place or key", "received", "run"):
+        table.add_column(column, overflow="fold", no_wrap=column not in {"source", "place or key"})
+    for kept in found:
+        add_row(table, *_row(kept))
+    console.print(table)
+
+
+def _row(kept: InboxEvent) -> list[str]:
+    event = kept.event
+    return [
+        str(kept.number),
+        kept.state,
+        "/".join(event.pipeline),
+        event.partition,
+        event.source,
+        place_of(event) or event.key,
+        f"{kept.received_at:%Y-%m-%d %H:%M}",
+        (kept.run_id or "–")[:8],
+    ]

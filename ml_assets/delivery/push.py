@@ -1,0 +1,78 @@
+"""Submits the runs of events at once, from a process beside Dagster's daemon; the sensor is the net under it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from ml_assets.arrivals import ArrivalSettings, Became, arrive_one
+from ml_assets.delivery.claiming import claim_batches
+from ml_assets.delivery.plan import BatchPlan
+from ml_assets.delivery.settings import DeliverySettings
+from ml_assets.interfaces import Event, PipelinePath, Receipt
+from ml_assets.reading.pipeline_file import LoadedPipeline
+from ml_assets.retraining.pauses import paused
+from ml_assets.stages.step import Services
+
+
+class RunSubmission(Protocol):
+    """Puts runs of one or more code locations into Dagster's queue."""
+
+    @property
+    def pipelines(self) -> Mapping[PipelinePath, LoadedPipeline]:
+        """Return the pipelines that start by events."""
+        ...
+
+    def submit(self, plan: BatchPlan) -> str:
+        """Create the run of a claimed batch, put it into the queue and return its id."""
+        ...
+
+    def changed(self) -> Sequence[str]:
+        """Return the files that are not as they were when the code was loaded."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Takes events up and submits their runs.
+
+    Attributes:
+        services: The world.
+        submission: Where runs are submitted.
+    """
+
+    services: Services
+    submission: RunSubmission
+
+    def settings(self, path: PipelinePath) -> DeliverySettings:
+        """Return what the policy says of a pipeline's events."""
+        return DeliverySettings.of(self.services.policy.effective(path))
+
+    def take_file(self, path: PipelinePath, place: str, *, now: datetime) -> Became:
+        """Look at one file, and put it into the inbox when it is good."""
+        return arrive_one(
+            self.services,
+            self.submission.pipelines[path],
+            place,
+            settings=ArrivalSettings.of(self.services.policy.effective(path)),
+            now=now,
+        )
+
+    def take_up(self, event: Event, *, now: datetime) -> Receipt:
+        """Put one event into the inbox."""
+        settings = self.settings(event.pipeline)
+        return self.services.inbox.receive([event], dedup=settings.dedup, per_minute=settings.per_minute, now=now)
+
+    def deliver(self, path: PipelinePath, *, now: datetime) -> list[str]:
+        """Submit the runs of a pipeline's ready events and return their ids; none while it is paused."""
+        if paused(self.services.ledger, path) is not None:
+            return []
+        settings, inbox = self.settings(path), self.services.inbox
+        spec = self.submission.pipelines[path].spec
+        submitted: list[str] = []
+        # One by one: a claim is leased for a minute, and a hundred submissions may take longer.
+        while plans := claim_batches(inbox, spec, settings, now=now, most=1):
+            run_id = self.submission.submit(plans[0])
+            inbox.start(plans[0].name, run_id, now=now)
+            submitted.append(run_id)
+        return submitted

@@ -1,0 +1,206 @@
+"""The retraining sensor: what it asks for, what it sees become of it, and that it rests when nothing happens."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from ml_assets.assets.team_pipeline import TeamPipeline
+from ml_assets.components.team import pipelines_of
+from ml_assets.interfaces import Event, PipelinePath, Record
+from ml_assets.retraining.pauses import pause
+from ml_assets.retraining.recording import history_of
+from ml_assets.spec import AutomationSpec
+from ml_assets.testing.ledger import FakeLedger
+from sensors.conditions import attach_conditions, build_conditions_sensor
+from sensors.retraining import ATTEMPT_TAG, RUN_TAG, Cursor, build_retraining_sensor, cores_of
+from sensors.training_runs import DagsterRuns
+from tests.components.shop import Shop, land_orders, services
+
+PATH: PipelinePath = ("shop", "returns")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Yield the shop with data of three months and the row index of two."""
+    folder = tmp_path_factory.mktemp("shop")
+    land_orders(folder / "landing", per_day=20)
+    world = services(folder / "landing", **{"retraining.cooldown_hours": 0, "retraining.min_new_labels": 100})
+    with dg.DagsterInstance.ephemeral() as instance:
+        shop = Shop(folder, world, instance, automation=AutomationSpec(retraining=True))
+        for month in ("2024-01", "2024-02", "2024-03"):
+            shop.data(month)
+            assert shop.run("row_index", partition=month).success
+        yield shop
+
+
+@pytest.fixture
+def shop(made: Shop) -> Iterator[Shop]:
+    """Yield a copy of the shop over an instance of its own."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield made.copy(instance)
+
+
+def pipelines(shop: Shop) -> dict[PipelinePath, TeamPipeline]:
+    return pipelines_of(shop.definitions)
+
+
+def ask(shop: Shop, cursor: str | None = None) -> SensorExecutionData:
+    """Evaluate the sensor as the daemon does, in a code location with the pipeline."""
+    sensor, resources = build_retraining_sensor(pipelines(shop)), dict(vars(shop.world))
+    location = dg.Definitions(assets=shop.definitions.assets, sensors=[sensor], resources=resources)
+    with dg.build_sensor_context(
+        instance=shop.instance, resources=resources, cursor=cursor, repository_def=location.get_repository_def()
+    ) as context:
+        return sensor.evaluate_tick(context)
+
+
+def run_for(shop: Shop, tags: dict[str, str], *, only: str | None = None) -> dg.ExecuteInProcessResult:
+    """Carry out what was asked for, or one stage of it, with its tags."""
+    stages = [only] if only else [*("row_index", "training_set", "models/logistic", "models/boosting")]
+    stages += [] if only else ["candidate", "evaluation", "promotion"]
+    return dg.materialize(
+        list(shop.definitions.assets or []),
+        selection=dg.AssetSelection.assets(*[dg.AssetKey(["shop", "returns", *s.split("/")]) for s in stages]),
+        partition_key="2024-03",
+        instance=shop.instance,
+        resources=dict(vars(shop.world)),
+        raise_on_error=False,
+        tags={name: text for name, text in tags.items() if not name.startswith("dagster/")},
+    )
+
+
+def test_it_asks_for_the_models_of_the_newest_period_and_sees_the_run_end(shop: Shop) -> None:
+    first = ask(shop)
+
+    (request,) = first.run_requests or []
+    assert request.partition_key == "2024-03" or request.tags["dagster/partition"] == "2024-03"
+    assert [key.to_user_string().removeprefix("shop/returns/") for key in request.asset_selection or []] == [
+        "row_index",
+        "training_set",
+        "models/logistic",
+        "models/boosting",
+        "candidate",
+        "evaluation",
+        "promotion",
+    ]
+    assert request.tags["ml_assets/launched_by"] == "sensor:retraining"
+    assert request.tags["ml_assets/why"] == "new_data"
+    assert request.run_key == request.tags[RUN_TAG] == f"{request.tags[ATTEMPT_TAG]}:1"
+
+    assert run_for(shop, dict(request.tags)).success
+    second = ask(shop)
+
+    assert not second.run_requests
+    (attempt,) = history_of(shop.world.ledger, PATH).attempts
+    assert (attempt.ending, attempt.period) == ("succeeded", "2024-03")
+    assert attempt.ends[0].core_hours > 0
+    assert shop.world.ledger.decisions(PATH)[-1].launched_by == ("sensor:retraining",)
+
+
+def test_a_start_without_a_run_is_asked_for_again_under_its_key(shop: Shop) -> None:
+    (request,) = ask(shop).run_requests or []
+    (again,) = ask(shop).run_requests or []
+
+    assert again.run_key == request.run_key
+    pause(shop.world.ledger, PATH, by="lena", reason="Inventory", now=datetime.now(UTC))
+    assert not ask(shop).run_requests
+
+
+def test_when_nothing_happened_nothing_but_the_mark_is_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    pause(shop.world.ledger, ("shop", "*"), by="lena", reason="Inventory", now=datetime.now(UTC))
+    cursor = ask(shop, ask(shop).cursor).cursor
+    read: list[str] = []
+
+    def noted(name: str) -> Any:
+        original = getattr(FakeLedger, name)
+
+        def reading(self: FakeLedger, *args: Any, **options: Any) -> Any:
+            read.append(name)
+            return original(self, *args, **options)
+
+        return reading
+
+    for name in ("mark", "heads", "records", "decisions", "verdicts"):
+        monkeypatch.setattr(FakeLedger, name, noted(name))
+    resting = ask(shop, cursor)
+
+    assert read == ["mark"]
+    assert (resting.skip_message, resting.cursor) == ("Nothing changed.", cursor)
+
+
+def test_a_pipeline_that_cannot_be_read_is_told_and_tried_again_later(shop: Shop) -> None:
+    shop.world.ledger.append(Record(pipeline=PATH, kind="automation", subject="", body={"event": "request"}))
+
+    told = ask(shop)
+
+    assert "shop/returns: KeyError: 'by'" in (told.skip_message or "")
+    next_look = Cursor.of(told.cursor).seen["shop/returns"][1]
+    assert timedelta(seconds=30) < datetime.fromtimestamp(next_look, UTC) - datetime.now(UTC) < timedelta(minutes=2)
+
+
+def test_a_cursor_of_another_form_only_costs_a_look() -> None:
+    assert Cursor.of('{"a": 1}') == Cursor.of("[]") == Cursor.of(None) == Cursor()
+    some = Cursor(mark="7", seen={"shop/returns": ("d1r2", 3.5)})
+    assert Cursor.of(some.text) == some
+
+
+def history(shop: Shop) -> DagsterRuns:
+    return DagsterRuns(instance=shop.instance, pipeline=PATH, cores=cores_of(shop.pipeline.spec))
+
+
+def test_runs_are_found_by_their_key_with_what_became_of_them(shop: Shop) -> None:
+    assert history(shop).find("none:1") is None
+
+    failed = run_for(shop, {RUN_TAG: "failed:1"}, only="evaluation")
+    found = history(shop).find("failed:1")
+
+    assert not failed.success
+    assert found is not None
+    assert found.state == "lost", "the candidate is missing in the store, which may be an outage"
+    assert "evaluation: [2024-03] shop/returns/candidate [2024-03] has not been materialized" in found.reason
+
+
+@pytest.mark.parametrize(("ending", "state"), [("failed", "lost"), ("canceled", "failed"), ("none", "running")])
+def test_runs_that_never_began_a_step(shop: Shop, ending: str, state: str) -> None:
+    job = dg.Definitions(
+        assets=shop.definitions.assets, resources=dict(vars(shop.world))
+    ).resolve_implicit_global_asset_job_def()
+    run = shop.instance.create_run_for_job(job_def=job, tags={RUN_TAG: "k:1"})
+    if ending == "failed":
+        shop.instance.report_run_failed(run, "The process of this run is gone.")
+    elif ending == "canceled":
+        shop.instance.report_run_canceled(run)
+
+    found = history(shop).find("k:1")
+
+    assert found is not None
+    assert (found.state, found.run_id) == (state, run.run_id)
+    if ending == "failed":
+        assert found.reason == "The process of this run is gone."
+
+
+def test_the_code_location_loads_with_both_sensors(shop: Shop) -> None:
+    definitions = attach_conditions(shop.definitions, shop.world)
+    own = pipelines_of(definitions)
+    location = dg.Definitions(
+        assets=definitions.assets,
+        sensors=[build_retraining_sensor(own), build_conditions_sensor(own)],
+        resources=dict(vars(shop.world)),
+    )
+
+    dg.Definitions.validate_loadable(location)
+    assert own.keys() == {PATH}
+
+
+def test_events_in_progress_hold_it_back(shop: Shop) -> None:
+    event = Event(source="http", key="k", pipeline=PATH, partition="DE|2024-03")
+    shop.world.inbox.receive([event], dedup=timedelta(hours=1), now=datetime.now(UTC))
+
+    told = ask(shop)
+
+    assert not told.run_requests
+    assert told.skip_message == "shop/returns: wait: 1 events of 2024-03 wait for their run or are in one."
