@@ -3,15 +3,18 @@
 import os
 import pwd
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
 
+from ml_assets.delivery.push import Push
 from ml_assets.errors import MlAssetsError
 from ml_assets.execution.warm_executor import warm_executor
 from ml_assets.sources import LandingZone
 from ml_assets.stages.step import Services
+from resources.alert_channels import AlertChannels
 from resources.data_store import ParquetDataStore
 from resources.dossiers import DossierFiles
 from resources.expectations import GreatExpectationsValidator
@@ -64,6 +67,9 @@ class Profile:
         keys_folder: Where people's private keys lie; never read by a worker.
         user: Who works at this command line.
         cores: Most processor cores that the steps of one run use together; all there are when None.
+        inbox_token: What events over HTTP must bring; a secret, not shown. None: nothing is served.
+        alert_webhook: Where alerts are posted as JSON; a secret, not shown.
+        alert_slack: Where alerts are posted as Slack takes them; a secret, not shown.
     """
 
     project_root: Path
@@ -80,6 +86,9 @@ class Profile:
     keys_folder: Path
     user: str
     cores: int | None = None
+    inbox_token: str | None = field(default=None, repr=False)
+    alert_webhook: str | None = field(default=None, repr=False)
+    alert_slack: str | None = field(default=None, repr=False)
 
     @property
     def dagster_home(self) -> Path:
@@ -101,6 +110,7 @@ class Profile:
             dossiers=DossierFiles(self.dossier_url),
             inbox=SqlInbox(self.ledger_url),
             alerts=SqlAlerts(self.ledger_url),
+            notifier=AlertChannels(webhook=self.alert_webhook, slack=self.alert_slack),
         )
 
     def policy_source(self, url: str) -> PolicyFiles:
@@ -111,6 +121,20 @@ class Profile:
         """Return where the heads of the ledger's chains are kept outside of it, or None."""
         place = url or self.anchor_url
         return None if place is None else AnchorFiles(place)
+
+    def push(self, location: str) -> Push:
+        """Return what takes events of a code location up and submits their runs."""
+        from resources.run_submission import QueuedSubmission
+
+        instance = dg.DagsterInstance.from_config(str(self.dagster_home))
+        submission = QueuedSubmission(instance, self.project_root / "workspace.yaml", location)
+        return Push(services=self.services(), submission=submission)
+
+    def serve_inbox(self, pushes: Sequence[Push], *, host: str, port: int, ready: Callable[[int], None]) -> None:
+        """Serve the inbox over HTTP until interrupted; `ready` is told the port."""
+        from resources.inbox_server import build_app, serve
+
+        serve(build_app(pushes, self.inbox_token), host=host, port=port, ready=ready)
 
     def executor(self) -> dg.ExecutorDefinition:
         """Return the executor whose steps are forked from the run's own warm process."""
@@ -172,7 +196,8 @@ def current_profile() -> Profile:
     """Return the profile that the environment describes; with an empty environment all is below ./state.
 
     ML_ASSETS_STATE, ML_ASSETS_DATA, ML_ASSETS_LANDING, ML_ASSETS_POLICIES, ML_ASSETS_LEDGER, MLFLOW_TRACKING_URI,
-    ML_ASSETS_MLFLOW_ARTIFACTS, ML_ASSETS_DOSSIERS, ML_ASSETS_ANCHOR, ML_ASSETS_KEYS and ML_ASSETS_CORES are read.
+    ML_ASSETS_MLFLOW_ARTIFACTS, ML_ASSETS_DOSSIERS, ML_ASSETS_ANCHOR, ML_ASSETS_KEYS, ML_ASSETS_CORES,
+    ML_ASSETS_INBOX_TOKEN, ML_ASSETS_ALERT_WEBHOOK and ML_ASSETS_ALERT_SLACK are read.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -202,6 +227,9 @@ def current_profile() -> Profile:
         keys_folder=Path(read("ML_ASSETS_KEYS") or Path.home() / ".config" / "ml-assets" / "keys"),
         user=_user(),
         cores=int(cores) if cores else None,
+        inbox_token=read("ML_ASSETS_INBOX_TOKEN") or None,
+        alert_webhook=read("ML_ASSETS_ALERT_WEBHOOK") or None,
+        alert_slack=read("ML_ASSETS_ALERT_SLACK") or None,
     )
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 
 from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.interfaces import PipelinePath
+from sensors.alerts import build_alerts_sensor
 from sensors.approvals import build_approvals_sensor
 from sensors.arrivals import build_arrivals_sensor
 from sensors.conditions import attach_conditions, build_conditions_sensor
@@ -22,7 +23,7 @@ def team_sensors(pipelines: Mapping[PipelinePath, TeamPipeline]) -> list[dg.Sens
     """Return the sensors of a code location: one of each kind, over all of its pipelines that want it."""
     if not pipelines:
         return []
-    sensors = [build_approvals_sensor(pipelines)]
+    sensors = [build_approvals_sensor(pipelines), build_alerts_sensor(pipelines)]
     if (arrivals := build_arrivals_sensor(pipelines)) is not None:
         sensors.append(arrivals)
     if any(pipeline.spec.automation.retraining for pipeline in pipelines.values()):

@@ -105,6 +105,11 @@ def _recorded(records: list[Record]) -> Iterator[Event]:
         if record.kind in ("alias", "incident"):
             yield Event(at=_at(record), partition="", what=record.kind, sentence=_capital(body.get("sentence", "")))
             continue
+        if record.kind in ("automation", "pause"):
+            if sentence := _automatic(record):
+                period = str(body.get("period", ""))
+                yield Event(at=_at(record), partition=period, what=record.kind, sentence=sentence)
+            continue
         said = {"approval": "approved", "rejection": "rejected", "waiver": "waived"}.get(record.kind, record.kind)
         what = body.get("subject", {}).get("check", "") if record.kind == "waiver" else ""
         version = body.get("subject", {}).get("model_version", "")
@@ -113,6 +118,24 @@ def _recorded(records: list[Record]) -> Iterator[Event]:
             f"{body.get('person')} {said} {target} until {str(body.get('expires_at'))[:16]}: {body.get('reason')}"
         )
         yield Event(at=_at(record), partition=str(body.get("partition", "")), what=record.kind, sentence=sentence)
+
+
+def _automatic(record: Record) -> str:
+    """Return what automation did in a sentence; empty for a decision to wait, which `automation explain` has."""
+    body: Any = record.body
+    if record.kind == "pause":
+        verb = "paused it" if record.subject == "pause" else "let it go on"
+        return f"{_capital(str(body.get('by', 'somebody')))} {verb}: {body.get('reason') or 'no reason was given'}"
+    match body.get("event"):
+        case "request":
+            return f"{_capital(str(body.get('by', 'somebody')))} asked for a retraining: {body.get('reason')}"
+        case "ended":
+            return f"The retraining {body.get('ending')}: {body.get('reason')}"
+        case "decision" if body.get("outcome") != "wait":
+            said = body.get("guards") or [cause for cause in body.get("causes", []) if cause.get("counts")]
+            why = " ".join(str(one.get("sentence", "")) for one in said)
+            return f"{_capital(str(body.get('outcome')))}: {why}"
+    return ""
 
 
 def _at(row: Decision | Record) -> datetime:

@@ -8,6 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ml_assets.cli.approvals import add_row, current_project, pipeline_path
+from ml_assets.cli.inbox_serve import serve
+from ml_assets.cli.inbox_watch import watch
 from ml_assets.cli.tables import make_console
 from ml_assets.inbox_rules import place_of
 from ml_assets.interfaces import EventState, InboxEvent
@@ -16,6 +18,10 @@ from ml_assets.interfaces import EventState, InboxEvent
 @click.group()
 def inbox() -> None:
     """Show events from outside that start runs."""
+
+
+inbox.add_command(watch)
+inbox.add_command(serve)
 
 
 @inbox.command("list")

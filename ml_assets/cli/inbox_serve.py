@@ -1,23 +1,13 @@
 """`ml-assets inbox serve`: an HTTP endpoint at which programs say that something arrived."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from collections.abc import Sequence
 
 import click
 
 from ml_assets.cli.inbox_watch import pushes_of
 from ml_assets.cli.project import load_project
-from ml_assets.delivery.push import Push
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-class ServingProfile(Protocol):
-    """What serving asks of a project's profile."""
-
-    def serve_inbox(self, pushes: Sequence[Push], *, host: str, port: int, ready: Callable[[int], None]) -> None:
-        """Serve the inbox over HTTP until interrupted; `ready` is told the port."""
-        ...
 
 
 @click.command()
@@ -33,8 +23,7 @@ def serve(teams: Sequence[str], host: str, port: int) -> None:
     project = load_project()
     if host not in LOOPBACK:
         click.echo(f"{host} can be reached from elsewhere: the token travels in the clear unless a proxy adds TLS.")
-    profile = cast("ServingProfile", project.profile)
-    profile.serve_inbox(pushes_of(project, teams), host=host, port=port, ready=lambda real: _told(host, real))
+    project.profile.serve_inbox(pushes_of(project, teams), host=host, port=port, ready=lambda real: _told(host, real))
     click.echo("Stopped.")
 
 

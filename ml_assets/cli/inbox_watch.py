@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, cast
 
 import click
 
@@ -18,18 +17,6 @@ from ml_assets.delivery.watching import Watch
 STEP_MILLISECONDS, GROUP_MILLISECONDS, LOOK_MILLISECONDS = 20, 100, 50
 CODE_SECONDS = 2.0
 """How often it is looked whether the code changed."""
-
-
-class PushProfile(Protocol):
-    """What pushing asks of a project's profile."""
-
-    def push(self, location: str) -> Push:
-        """Return what takes events of a code location up and submits their runs."""
-        ...
-
-    def initialise(self) -> None:
-        """Create every database before several processes open them at once."""
-        ...
 
 
 @click.command()
@@ -61,10 +48,9 @@ def pushes_of(project: Project, teams: Sequence[str]) -> list[Push]:
     Raises:
         click.UsageError: If there is none.
     """
-    profile = cast("PushProfile", project.profile)
     locations = [project.location(team) for team in teams] if teams else list(project.locations)
-    profile.initialise()
-    pushes = [profile.push(location.name) for location in locations]
+    project.profile.initialise()
+    pushes = [project.profile.push(location.name) for location in locations]
     pushes = [push for push in pushes if push.submission.pipelines]
     if not pushes:
         raise click.UsageError(

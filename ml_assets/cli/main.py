@@ -9,7 +9,9 @@ from ml_assets.errors import MlAssetsError
 
 COMMANDS = {
     "access": "ml_assets.cli.access:access",
+    "alerts": "ml_assets.cli.alerts:alerts",
     "approvals": "ml_assets.cli.approvals:approvals",
+    "automation": "ml_assets.cli.automation:automation",
     "backfill": "ml_assets.cli.backfill:backfill",
     "dead-letters": "ml_assets.cli.dead_letters:dead_letters",
     "demo": "ml_assets.cli.demo:demo",
@@ -20,7 +22,9 @@ COMMANDS = {
     "inbox": "ml_assets.cli.inbox:inbox",
     "ledger": "ml_assets.cli.ledger:ledger",
     "new": "ml_assets.cli.new:new",
+    "pause": "ml_assets.cli.pause:pause",
     "policy": "ml_assets.cli.policy:policy",
+    "resume": "ml_assets.cli.pause:resume",
     "rollback": "ml_assets.cli.rollback:rollback",
     "schema": "ml_assets.cli.validate:schema",
     "status": "ml_assets.cli.status:status",

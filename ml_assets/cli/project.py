@@ -3,6 +3,7 @@
 import importlib
 import sys
 import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ import click
 import yaml
 
 from ml_assets.chain import AnchorStore
+from ml_assets.delivery.push import Push
 from ml_assets.interfaces import PolicySource
 from ml_assets.stages.step import Services
 
@@ -68,6 +70,14 @@ class Profile(Protocol):
 
     def anchors(self, url: str | None = None) -> AnchorStore | None:
         """Return where the heads of the ledger's chains are kept outside of it, or None."""
+        ...
+
+    def push(self, location: str) -> Push:
+        """Return what takes events of a code location up and submits their runs."""
+        ...
+
+    def serve_inbox(self, pushes: Sequence[Push], *, host: str, port: int, ready: Callable[[int], None]) -> None:
+        """Serve the inbox over HTTP until interrupted; `ready` is told the port."""
         ...
 
     def activate(self) -> None:

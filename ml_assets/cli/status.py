@@ -1,6 +1,7 @@
 """`ml-assets status`: what every pipeline has, what its gates say, and which version is champion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
 from rich.table import Table
@@ -9,9 +10,10 @@ from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console, summary
 from ml_assets.errors import MlAssetsError, SpecError
-from ml_assets.interfaces import EventState, Inbox, PipelinePath
+from ml_assets.interfaces import EventState, Inbox, Ledger, PipelinePath
 from ml_assets.periods import split_partition
 from ml_assets.reading.placement import read_placed_pipeline
+from ml_assets.retraining.pauses import Pause, pause_of, scopes_of
 from ml_assets.stages.trust import trusted_champion
 
 
@@ -22,7 +24,10 @@ def status(pipeline: str | None) -> None:
     project, console = load_project(), make_console()
     if pipeline is None:
         console.print(_overview(project))
-        if dead := dead_letters_line(project.profile.services().inbox, None):
+        services = project.profile.services()
+        for held in pauses(services.ledger, [path_of(file) for file in project.pipeline_files()]):
+            console.print(f"{held}.", style="yellow", highlight=False, soft_wrap=True)
+        if dead := dead_letters_line(services.inbox, None):
             console.print(dead, style="red")
         return
     loaded = find_pipeline(project, pipeline)
@@ -37,9 +42,23 @@ def status(pipeline: str | None) -> None:
         outcome = decision.outcome.replace("_", " ")
         console.print(f"{decision.partition}  {outcome:<18}{decision.reason}", highlight=False, soft_wrap=True)
     path = (loaded.spec.team, loaded.spec.name)
+    for held in pauses(services.ledger, [path]):
+        console.print(f"{held}.", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"events: {event_words(services.inbox.counts().get(path, {}))}", highlight=False)
     if dead := dead_letters_line(services.inbox, path):
         console.print(dead, style="red")
+
+
+def pauses(ledger: Ledger, paths: Sequence[PipelinePath]) -> list[Pause]:
+    """Return every pause that covers some of the pipelines, widest first."""
+    scopes = dict.fromkeys(scope for path in paths for scope in scopes_of(path))
+    held = (pause_of(ledger, scope) for scope in sorted(scopes, key=lambda scope: (scope.count("*") * -1, scope)))
+    return [pause for pause in held if pause is not None]
+
+
+def path_of(file: Path) -> PipelinePath:
+    """Return the pipeline whose YAML file it is, from where the file lies."""
+    return file.parents[2].name, file.parent.name
 
 
 def event_words(counts: Mapping[EventState, int]) -> str:
@@ -71,7 +90,7 @@ def _overview(project: Project) -> Table:
         table.add_column(column, no_wrap=column != "description")
     services = project.profile.services()
     for file in project.pipeline_files():
-        name = f"{file.parents[2].name}/{file.parent.name}"
+        name = "/".join(path_of(file))
         try:
             spec = read_placed_pipeline(file).spec
             path = (spec.team, spec.name)

@@ -1,6 +1,6 @@
 """What ml_assets needs from the world, as Protocols over frozen values; `resources` implements them."""
 
-from ml_assets.interfaces.alerts import Alert, AlertStore, RaisedAlert
+from ml_assets.interfaces.alerts import Alert, AlertStore, Notifier, RaisedAlert
 from ml_assets.interfaces.data import (
     DataStore,
     Expectation,
@@ -87,6 +87,7 @@ __all__ = [
     "ModelRegistry",
     "ModelRun",
     "ModelVersion",
+    "Notifier",
     "Person",
     "PipelinePath",
     "PolicySource",

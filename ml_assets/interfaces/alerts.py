@@ -85,3 +85,20 @@ class AlertStore(Protocol):
     def recent(self, limit: int = 100) -> list[RaisedAlert]:
         """Return the newest alerts, newest first, sent or not."""
         ...
+
+
+class Notifier(Protocol):
+    """Tells people, over one or several channels."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Return the names of the channels, such as ("log", "slack"): at least one, none twice, none with a "|"."""
+        ...
+
+    def send(self, channel: str, alert: Alert) -> None:
+        """Send an alert over one channel, and return when it was taken; it may take some seconds.
+
+        Raises:
+            AlertError: If it did not arrive, or there is no such channel; the text holds no secret.
+        """
+        ...

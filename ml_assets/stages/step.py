@@ -25,6 +25,7 @@ from ml_assets.interfaces import (
     Inbox,
     Ledger,
     ModelRegistry,
+    Notifier,
     PipelinePath,
     PolicySource,
     ServingCheck,
@@ -60,6 +61,7 @@ class Services:
     dossiers: DossierStore
     inbox: Inbox
     alerts: AlertStore
+    notifier: Notifier
 
 
 @dataclass(frozen=True, kw_only=True)

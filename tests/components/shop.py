@@ -40,6 +40,7 @@ from ml_assets.testing.dossiers import FakeDossierStore
 from ml_assets.testing.inbox import FakeInbox
 from ml_assets.testing.ledger import FakeLedger
 from ml_assets.testing.model_registry import FakeModelRegistry
+from ml_assets.testing.notifier import FakeNotifier
 from ml_assets.testing.policy_source import FakePolicySource
 from ml_assets.testing.serving_check import FakeServingCheck
 from ml_assets.testing.validator import FakeValidator
@@ -177,6 +178,7 @@ def services(landing: Path, **thresholds: float) -> Services:
         dossiers=FakeDossierStore(),
         inbox=FakeInbox(),
         alerts=FakeAlerts(),
+        notifier=FakeNotifier(),
     )
 
 

@@ -20,6 +20,7 @@ from ml_assets.stages.step import Services, Step
 from ml_assets.stages.trust import trusted_champion
 from ml_assets.testing.alerts import FakeAlerts
 from ml_assets.testing.inbox import FakeInbox
+from ml_assets.testing.notifier import FakeNotifier
 from ml_assets.testing.serving_check import FakeServingCheck
 from ml_assets.testing.validator import FakeValidator
 from resources.data_store import ParquetDataStore
@@ -56,6 +57,7 @@ def real_world(folder: Path) -> Services:
         dossiers=DossierFiles(str(folder / "dossiers")),
         inbox=FakeInbox(),
         alerts=FakeAlerts(),
+        notifier=FakeNotifier(),
     )
 
 

@@ -272,7 +272,7 @@ def test_whatever_a_body_holds_it_does_not_raise_and_only_the_signed_one_counts(
 
 @given(
     subject=st.sampled_from(["", "x", *sorted(subject_of(WAITING).values())]),
-    kind=st.sampled_from(["approval", "rejection", "waiver", "alias", "incident"]),
+    kind=st.sampled_from(["approval", "rejection", "waiver", "alias", "incident", "automation", "pause"]),
     previous=st.sampled_from([NO_HASH, "", "f" * 64]),
     pipeline=st.sampled_from([PIPELINE, ("flights", "other")]),
 )

@@ -1,0 +1,105 @@
+"""`ml-assets pause`, `resume` and `automation request`: what they record, refuse and say."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ml_assets.cli.automation import decision_lines
+from ml_assets.cli.pause import pause, resume
+from ml_assets.cli.project import Location, Project
+from ml_assets.retraining.decision import Cause, Guard, RetrainingDecision
+from ml_assets.retraining.pauses import paused
+from ml_assets.testing.ledger import FakeLedger
+
+PATH = ("flights", "arrival_delay")
+
+
+@dataclass
+class ProfileDouble:
+    """What these commands ask of a profile."""
+
+    user: str = "lena"
+    ledger: FakeLedger = field(default_factory=FakeLedger)
+
+    def services(self) -> Any:
+        return SimpleNamespace(ledger=self.ledger)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    folder = tmp_path / "deployments" / "flights" / "defs" / "arrival_delay"
+    folder.mkdir(parents=True)
+    (folder / "defs.yaml").touch()
+    locations = (Location(name="flights", module="deployments.flights.definitions"),)
+    profile: Any = ProfileDouble()
+    return Project(root=tmp_path, profile=profile, locations=locations)
+
+
+def say(project: Project, command: Any, *words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(command, list(words), obj=project)
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("scope", "covers", "ending"),
+    [
+        ((), "all pipelines", "ml-assets resume"),
+        (("flights",), "all pipelines of flights", "ml-assets resume flights"),
+        (("flights/arrival_delay",), "flights/arrival_delay", "ml-assets resume flights/arrival_delay"),
+    ],
+)
+def test_each_scope_is_paused_and_resumed(project: Project, scope: tuple[str, ...], covers: str, ending: str) -> None:
+    ledger: Any = project.profile.services().ledger
+
+    told = say(project, pause, *scope, "--reason", "Inventory")
+
+    held = paused(ledger, PATH)
+    assert held is not None
+    assert (held.covers, held.by, held.reason) == (covers, "lena", "Inventory")
+    assert told.endswith(f"Nothing of it starts by itself until `{ending}`.")
+    say(project, resume, *scope)
+    assert paused(ledger, PATH) is None
+
+
+def test_a_wider_pause_stays_and_is_named(project: Project) -> None:
+    say(project, pause, "--reason", "Inventory")
+
+    told = say(project, resume, "flights")
+
+    assert told.startswith(
+        "There is no pause of team flights. It stays paused by a wider one: lena paused all pipelines"
+    )
+    assert told.endswith("Inventory (`ml-assets resume` ends it)")
+
+
+def test_other_teams_are_not_paused_and_unknown_ones_are_refused(project: Project) -> None:
+    say(project, pause, "flights", "--reason", "Inventory")
+    ledger: Any = project.profile.services().ledger
+
+    assert paused(ledger, ("births", "daily_births")) is None
+    assert "There is no team 'ships'" in say(project, pause, "ships", "--reason", "Inventory", code=2)
+    assert "There is no pipeline 'flights/x'" in say(project, pause, "flights/x", "--reason", "Inventory", code=2)
+
+
+def test_a_decision_is_told_with_causes_guards_and_the_next_look() -> None:
+    decision = RetrainingDecision(
+        outcome="wait",
+        period="2013-09",
+        causes=(Cause(name="drift", sentence="Inputs drifted.", evidence="e", counts=False),),
+        guards=(Guard(name="cooldown", holds=True, sentence="The newest training was 1 hour ago."),),
+    )
+
+    assert list(decision_lines("flights/arrival_delay", decision)) == [
+        "flights/arrival_delay: wait for 2013-09",
+        "  because The newest training was 1 hour ago.",
+        "Causes",
+        "  o drift        Inputs drifted.",
+        "Guards",
+        "  x cooldown     The newest training was 1 hour ago.",
+        "Next look: when something new comes.",
+    ]
