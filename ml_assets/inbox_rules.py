@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from ml_assets.errors import InboxError
 from ml_assets.interfaces.inbox import Event, EventFailure, EventState, InboxEvent, Receipt, RetryPolicy
@@ -12,6 +13,10 @@ from ml_assets.interfaces.names import PipelinePath
 from ml_assets.ledger_rows import canonical_json
 
 RATE_WINDOW = timedelta(minutes=1)
+CLOCK_SKEW = timedelta(minutes=1)
+"""What came later from now than this was stamped by a clock that was put back since; it counts as long ago."""
+MOST_LEVELS = 20
+"""Of a payload's nesting."""
 LIVE_STATES: tuple[EventState, ...] = ("waiting", "claimed", "running")
 BATCH_STATES: tuple[EventState, ...] = ("claimed", "running")
 GIVEN_UP_STATES: tuple[EventState, ...] = ("dead", "discarded")
@@ -45,6 +50,11 @@ def checked_event(event: Event) -> Event:
                 f"{what} cannot be taken up: its {name} has {len(text.encode()):,} bytes in UTF-8. Expected at most "
                 f"{_MOST_BYTES[name]:,}; use a digest of it."
             )
+    if not _is_shallow(dict(event.payload), MOST_LEVELS):
+        raise InboxError(
+            f"{what} cannot be taken up: its payload is nested deeper than {MOST_LEVELS} levels. Expected a flat one, "
+            "with the place of anything bigger."
+        )
     try:
         payload = json.loads(canonical_json(dict(event.payload)))
     except (TypeError, ValueError) as error:
@@ -53,6 +63,14 @@ def checked_event(event: Event) -> Event:
             "text, finite numbers, booleans and None."
         ) from error
     return replace(event, payload=payload)
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    """Whether a payload is nested no deeper; how deep JSON can be read depends on how deep its reader is called."""
+    if not isinstance(value, Mapping | list | tuple):
+        return True
+    inner = value.values() if isinstance(value, Mapping) else value
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in inner)
 
 
 def place_of(event: Event) -> str:
@@ -73,6 +91,21 @@ def storable_text(text: str) -> str:
     'a\\x00b'
     """
     return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()
+
+
+def visible_text(text: str, *, keep: str = "") -> str:
+    r"""Return a text with what no terminal or log should get raw, such as escape sequences, written as escapes.
+
+    Args:
+        text: What somebody else wrote.
+        keep: Characters that stay although they cannot be printed, such as line ends.
+
+    >>> visible_text("a\x1b[2Jb\nc")
+    'a\\x1b[2Jb\\nc'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 EventIdentity = tuple[PipelinePath, str, str]

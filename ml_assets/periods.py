@@ -97,7 +97,10 @@ def parse_key(key: str, every: Every) -> date:
     Raises:
         ValueError: If the key has not the form of this period: 2013, 2013-01 or 2013-01-01.
     """
-    return datetime.strptime(key, KEY_FORMAT[every]).replace(tzinfo=UTC).date()
+    day = datetime.strptime(key, KEY_FORMAT[every]).replace(tzinfo=UTC).date()
+    if _format(day, every) != key:  # strptime takes "2013-1" for "2013-01", which is another partition's key
+        raise ValueError(f"time data {key!r} does not match format {KEY_FORMAT[every]!r}")
+    return day
 
 
 def split_partition(key: str) -> tuple[str | None, str]:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MISSING_TEXT = ["", "NA", "NaN", "null"]
 _MOST_IN_MEMORY = 64_000_000
+_VALUE_BYTES = 8
+_MOST_COLUMNS, _HEADER_BYTES = 5000, 1 << 20
+"""Arrow ends the whole process when a CSV of a million columns, some MB, takes all memory; it reads so long a header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +236,11 @@ def parse_table(
             f"{place} lacks the declared columns {missing}; it has {sorted(table.column_names)}. "
             "Correct the file, or the columns in the pipeline's YAML."
         )
+    repeated = [name for name in columns if table.column_names.count(name) > 1]
+    if repeated:
+        raise SourceError(
+            f"{place} has the columns {repeated} more than once, so that it is not clear which one counts."
+        )
     if table.num_rows == 0:
         raise SourceError(f"{place} has no rows. Land the complete file.")
     return _cast(table.select(list(columns)), columns, place=place, stored_in=stored_in)
@@ -312,6 +321,7 @@ def _read_csv(file: IO[bytes], columns: Mapping[str, ColumnSpec]) -> "pa.Table":
     import pyarrow as pa
     from pyarrow import csv
 
+    _require_narrow(file)
     # Timestamps are read as text: the same file may write them with or without an offset.
     types = {n: pa.string() if c.type == "timestamp" else arrow_type(c) for n, c in columns.items()}
     convert = csv.ConvertOptions(
@@ -327,12 +337,45 @@ def _read_csv(file: IO[bytes], columns: Mapping[str, ColumnSpec]) -> "pa.Table":
         return csv.read_csv(file, convert_options=convert, read_options=csv.ReadOptions(use_threads=False))
 
 
+def _require_narrow(file: IO[bytes]) -> None:
+    """Refuse a CSV file of too many columns before Arrow makes room for them; raises pyarrow.ArrowInvalid."""
+    import csv
+
+    import pyarrow as pa
+
+    head = io.StringIO(file.read(_HEADER_BYTES).decode("latin-1"), newline="")
+    file.seek(0)
+    try:
+        n_columns = len(next(csv.reader(head), ()))
+    except csv.Error as error:
+        raise pa.ArrowInvalid(f"its header line is none: {error}") from error
+    if n_columns > _MOST_COLUMNS:
+        raise pa.ArrowInvalid(f"its header line has {n_columns:,} columns, of at most {_MOST_COLUMNS:,}")
+
+
 def _read_parquet(file: IO[bytes], columns: Mapping[str, ColumnSpec]) -> "pa.Table":
     import pyarrow.parquet as pq
 
     parquet = pq.ParquetFile(file)
     present = [name for name in columns if name in parquet.schema_arrow.names]
     return parquet.read(columns=present)
+
+
+def unpacked_bytes(file: IO[bytes], columns: Mapping[str, ColumnSpec]) -> int:
+    """Return about how much memory the declared columns of a Parquet file need, from its footer alone.
+
+    A column of one value is some bytes in the file however many rows it has. Text that repeats counts for too little.
+
+    Raises:
+        pyarrow.ArrowInvalid: If there is no such footer (or OSError).
+    """
+    import pyarrow.parquet as pq
+
+    file.seek(0)
+    about = pq.read_metadata(file)
+    chunks = [about.row_group(g).column(c) for g in range(about.num_row_groups) for c in range(about.num_columns)]
+    wanted = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
+    return sum(max(chunk.total_uncompressed_size, chunk.num_values * _VALUE_BYTES) for chunk in wanted)
 
 
 def _cast(table: "pa.Table", columns: Mapping[str, ColumnSpec], *, place: str, stored_in: str) -> "pa.Table":

@@ -162,6 +162,10 @@ class Profile:
         services.ledger.decisions(("", ""))
         MlflowRegistry(self.mlflow_url, self.mlflow_artifacts).initialise()
 
+    def daemon_command(self, workspace: Path) -> list[str]:
+        """Return the command that runs Dagster's daemon here."""
+        return [sys.executable, "-m", "resources.daemon", "run", "-w", str(workspace)]
+
     def tracker_command(self, port: int) -> list[str] | None:
         """Return the command that serves MLflow's UI on this profile's store, or None when a server is used."""
         if self.mlflow_url.startswith("http"):

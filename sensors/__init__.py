@@ -10,6 +10,7 @@ import dagster as dg
 
 from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.interfaces import PipelinePath
+from ml_assets.stages.step import Services
 from sensors.alerts import build_alerts_sensor
 from sensors.approvals import build_approvals_sensor
 from sensors.arrivals import build_arrivals_sensor
@@ -19,7 +20,7 @@ from sensors.retraining import build_retraining_sensor
 __all__ = ["attach_conditions", "team_sensors"]
 
 
-def team_sensors(pipelines: Mapping[PipelinePath, TeamPipeline]) -> list[dg.SensorDefinition]:
+def team_sensors(pipelines: Mapping[PipelinePath, TeamPipeline], services: Services) -> list[dg.SensorDefinition]:
     """Return the sensors of a code location: one of each kind, over all of its pipelines that want it."""
     if not pipelines:
         return []
@@ -27,5 +28,5 @@ def team_sensors(pipelines: Mapping[PipelinePath, TeamPipeline]) -> list[dg.Sens
     if (arrivals := build_arrivals_sensor(pipelines)) is not None:
         sensors.append(arrivals)
     if any(pipeline.spec.automation.retraining for pipeline in pipelines.values()):
-        sensors += [build_retraining_sensor(pipelines), build_conditions_sensor(pipelines)]
+        sensors += [build_retraining_sensor(pipelines), build_conditions_sensor(pipelines, services.ledger.mark)]
     return sensors

@@ -7,10 +7,10 @@ from datetime import datetime
 import dagster as dg
 
 from ml_assets.assets.team_pipeline import TeamPipeline
-from ml_assets.delivery.boxes import Box, cover
+from ml_assets.delivery.boxes import Box, cover, is_over
 from ml_assets.delivery.outcome import outcome_of
 from ml_assets.delivery.plan import BatchPlan, plan_of
-from ml_assets.delivery.settings import DeliverySettings
+from ml_assets.delivery.settings import LEASE, DeliverySettings
 from ml_assets.delivery.tags import (
     AFTER_BATCH_TAG,
     BATCH_TAG,
@@ -20,6 +20,7 @@ from ml_assets.delivery.tags import (
     SENSOR,
     job_name,
 )
+from ml_assets.inbox_rules import CLOCK_SKEW
 from ml_assets.interfaces import Batch, Inbox, Ledger
 from ml_assets.periods import split_partition
 from ml_assets.stages.champions import champion_before
@@ -83,7 +84,8 @@ def settle(site: Site, pipeline: TeamPipeline, batch: Batch, settings: DeliveryS
     """
     run_id = batch.run_id or _first_run(site.instance, batch.name)
     if run_id is None:
-        return NOTHING if site.now < batch.leased_until else _again(site, pipeline, batch)
+        leased = site.now < batch.leased_until <= site.now + LEASE + CLOCK_SKEW  # else the clock was put back since
+        return NOTHING if leased else _again(site, pipeline, batch)
     if batch.run_id is None and not site.inbox.start(batch.name, run_id, now=site.now):
         return NOTHING
     facts = run_facts(site.instance, run_id, pipeline.path)
@@ -101,7 +103,7 @@ def settle(site: Site, pipeline: TeamPipeline, batch: Batch, settings: DeliveryS
 def _again(site: Site, pipeline: TeamPipeline, batch: Batch) -> Settled:
     """Ask for the run of a batch whose submitter died; the same key keeps Dagster from making a second one."""
     plan = plan_of(batch.events, pipeline.spec, batch.name)
-    if plan is None:
+    if plan is None or not is_over(pipeline.spec, plan.last, site.now):
         site.inbox.release(batch.name, now=site.now)
         return NOTHING
     return Settled(requests=(batch_request(pipeline, plan),))

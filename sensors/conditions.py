@@ -6,10 +6,12 @@ pipeline is not paused, and no gate of theirs is closed. The last two are asked 
 version: Dagster's own check conditions know neither versions nor waivers, and are wrong through some mappings.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.sensor_definition import SensorExecutionData  # noqa: TID251 - what a tick returns
 
 from ml_assets.assets.previews import quiet_previews
 from ml_assets.assets.team_pipeline import TeamPipeline, team_pipeline
@@ -21,6 +23,9 @@ from ml_assets.stages.step import LAUNCHED_BY_TAG, Services, Step
 SENSOR = "conditions"
 INTERVAL_SECONDS = 30
 TRIGGER = "row_index"
+LOOKS = 2
+LOOK_AGAIN_SECONDS = 600.0
+"""After this time the conditions are evaluated although nothing happened."""
 
 
 class _OfLedger(dg.AutomationCondition[dg.AssetKey]):
@@ -110,15 +115,43 @@ PARTS = ("asset_checks", "schedules", "sensors", "jobs", "resources", "loggers",
 """What definitions hold beside assets."""
 
 
-def build_conditions_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> dg.SensorDefinition:
+class RestingConditions(dg.AutomationConditionSensorDefinition):
+    """Evaluates nothing while nothing happened: conditions follow from events and from the ledger alone.
+
+    A look at a hundred pipelines takes most of a second of CPU, every half minute. Conditions need one look more after
+    an event than the one that sees it, and one that asked for runs is followed by another.
+
+    Attributes:
+        ledger_mark: Returns a text that changes whenever the ledger does.
+    """
+
+    ledger_mark: Callable[[], str]
+    _quiet: "tuple[Any, int, float] | None" = None
+
+    def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
+        """Evaluate the conditions, unless two looks at the same events have asked for nothing."""
+        mark = (context.instance.event_log_storage.get_maximum_record_id(), self.ledger_mark(), context.cursor is None)
+        seen, looks, at = self._quiet or (None, 0, 0.0)
+        if mark == seen and looks >= LOOKS and time.monotonic() - at < LOOK_AGAIN_SECONDS:
+            return SensorExecutionData(skip_message="Nothing happened since the last look.", cursor=context.cursor)
+        result = super().evaluate_tick(context)
+        looks = 0 if result.run_requests else looks + 1 if mark == seen else 1
+        self._quiet = (mark, looks, time.monotonic())
+        return result
+
+
+def build_conditions_sensor(
+    pipelines: Mapping[PipelinePath, TeamPipeline], ledger_mark: Callable[[], str]
+) -> dg.SensorDefinition:
     """Return the sensor that evaluates the conditions of a code location, in the code location itself.
 
     Args:
         pipelines: (team, pipeline) → the pipeline; at least one retrains by itself.
+        ledger_mark: Returns a text that changes whenever the ledger does.
     """
     keys = [p.key(TRIGGER) for p in pipelines.values() if p.spec.automation.retraining]
     with quiet_previews():
-        return dg.AutomationConditionSensorDefinition(
+        sensor = RestingConditions(
             name=SENSOR,
             target=dg.AssetSelection.assets(*keys),
             minimum_interval_seconds=INTERVAL_SECONDS,
@@ -127,10 +160,13 @@ def build_conditions_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> d
             use_user_code_server=True,
             # A backfill would wait for two ticks of its own daemon.
             emit_backfills=False,
-            run_tags={LAUNCHED_BY_TAG: f"sensor:{SENSOR}"},
+            # What failed once is not asked for again before its features are made anew.
+            run_tags={LAUNCHED_BY_TAG: f"sensor:{SENSOR}", "dagster/max_retries": "3"},
             description="Makes the row index of every period whose features are complete and let through by their "
             "gates.",
         )
+    sensor.ledger_mark = ledger_mark
+    return sensor
 
 
 def _with_condition(asset: Any, triggers: Mapping[dg.AssetKey, TeamPipeline], services: Services) -> Any:

@@ -11,7 +11,7 @@ from ml_assets.arrivals.folders import listed_of, remote_listed
 from ml_assets.arrivals.inspect import Accepted, Rejected, Unchanged, Waiting, inspect
 from ml_assets.arrivals.known import SOURCE, KnownFiles, storable, usual_size
 from ml_assets.arrivals.listing import Candidate, Cursor, candidate_of, scan
-from ml_assets.arrivals.pattern import ArrivalPattern
+from ml_assets.arrivals.pattern import MOST_NAME_BYTES, ArrivalPattern
 from ml_assets.arrivals.quarantine import ChangedMeanwhileError, quarantine
 from ml_assets.arrivals.settings import ArrivalSettings
 from ml_assets.errors import SourceError
@@ -142,7 +142,7 @@ class _Desk:
         if isinstance(found, Rejected):
             return self._put_aside(candidate, found)
         if isinstance(found, Waiting):
-            return _Judged(fate="waiting", reason=found.reason)
+            return _Judged(fate="waiting", reason=storable(found.reason))
         if isinstance(found, Unchanged):
             return _Judged(fate="unchanged", reason="The partition was, or is being, made of these bytes.")
         return _Judged(fate="gone", reason="The file is no longer there.")
@@ -153,9 +153,10 @@ class _Desk:
         except ChangedMeanwhileError as error:
             return _Judged(fate="waiting", reason=str(error))
         except SourceError as error:
-            return _Judged(fate="buried", reason=str(error), buried=self._bury(candidate, rejected, error))
-        moved = Quarantined(place=storable(candidate.place), moved_to=place, reason=rejected.reason)
-        return _Judged(fate="quarantined", reason=rejected.reason, quarantined=moved)
+            return _Judged(fate="buried", reason=storable(str(error)), buried=self._bury(candidate, rejected, error))
+        reason = storable(rejected.reason)
+        moved = Quarantined(place=storable(candidate.place), moved_to=place, reason=reason)
+        return _Judged(fate="quarantined", reason=reason, quarantined=moved)
 
     def _bury(self, candidate: Candidate, rejected: Rejected, error: SourceError) -> InboxEvent:
         place, stamp = storable(candidate.place)[-_LONGEST_PLACE:], f"{candidate.stamp:012x}"
@@ -244,7 +245,7 @@ def arrive_one(
     """
     pattern = ArrivalPattern.of(pipeline.spec)
     name = _name_below(services.landing, pattern, place)
-    if name is None or pattern.match(name) is None:
+    if name is None or "\0" in name or _is_too_long(name) or pattern.match(name) is None:
         return Became(fate="not_ours", reason=f"{storable(place)} is none of {pipeline.spec.source.url!r}.")
     candidate = _single(services.landing, pattern, name)
     if candidate is None:
@@ -291,6 +292,16 @@ def _receive(inbox: Inbox, events: list[Event], settings: ArrivalSettings, now: 
     return inbox.receive(events, dedup=settings.dedup, per_minute=settings.per_minute, now=now)
 
 
+def _is_too_long(name: str) -> bool:
+    """Whether no file can have a name: one of its parts is longer than file systems allow."""
+    return any(len(part.encode(errors="surrogateescape")) > MOST_NAME_BYTES for part in name.split("/"))
+
+
+def _is_below_a_link(path: Path, levels: int) -> bool:
+    """Whether one of the folders between the pattern's folder and a file is a link, or hidden: a scan enters none."""
+    return any(folder.is_symlink() or folder.name.startswith(".") for folder in list(path.parents)[:levels])
+
+
 def _name_below(landing: LandingZone, pattern: ArrivalPattern, place: str) -> str | None:
     """Return a place as a path below the pattern's folder, or None when it is elsewhere."""
     start = pattern.url("")
@@ -306,11 +317,13 @@ def _name_below(landing: LandingZone, pattern: ArrivalPattern, place: str) -> st
 
 
 def _single(landing: LandingZone, pattern: ArrivalPattern, name: str) -> Candidate | None:
-    """Return one file as a scan would list it, or None when there is none."""
+    """Return one file as a scan would list it, or None when a scan would not."""
     place = pattern.url(name)
     path = landing.local_path(place)
     try:
         if path is not None:
+            if _is_below_a_link(path, name.count("/")):
+                return None
             listed = listed_of(name, Path(path).lstat())
         else:
             file_system, remote = landing.locate(place)

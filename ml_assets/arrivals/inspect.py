@@ -11,7 +11,15 @@ from ml_assets.arrivals.pattern import ArrivalPattern, Misnamed
 from ml_assets.arrivals.settings import ArrivalSettings
 from ml_assets.errors import SourceError
 from ml_assets.periods import split_partition
-from ml_assets.sources import LandingZone, check_rows, combine_rows, open_whole, parse_table, require_same
+from ml_assets.sources import (
+    LandingZone,
+    check_rows,
+    combine_rows,
+    open_whole,
+    parse_table,
+    require_same,
+    unpacked_bytes,
+)
 from ml_assets.spec import PipelineSpec
 
 CLOCK_SKEW = timedelta(seconds=60)
@@ -115,7 +123,7 @@ def inspect(
         wrong, size = _wrong_kind(landing, candidate, found)
         if wrong is None:
             wrong = _wrong_size(size, found, settings, usual_size)
-        return wrong or _read(landing, spec, candidate, found, is_known)
+        return wrong or _read(landing, spec, candidate, found, is_known, settings.max_bytes)
     except FileNotFoundError:
         return Gone()
     except OSError as error:
@@ -181,6 +189,7 @@ def _read(
     candidate: Candidate,
     partition: str,
     is_known: Callable[[str, str], bool],
+    max_bytes: int,
 ) -> Inspection:
     """Return what the file's bytes are; they are read through one open file, so that no other one gets between.
 
@@ -200,6 +209,12 @@ def _read(
                     "line of a CSV file ends with a line end too."
                 )
                 return Rejected(reason=reason, kind="truncated", partition=partition, sha256=sha256)
+            if source.format == "parquet" and (unpacked := _unpacked(file, spec)) > max_bytes:
+                reason = (
+                    f"{place} unpacks to about {unpacked:,} bytes; the policy's arrivals.max_mb allows {max_bytes:,}. "
+                    "Land a smaller one, or raise the limit."
+                )
+                return Rejected(reason=reason, kind="too_large", partition=partition, sha256=sha256)
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             n_rows = _checked_rows(file, place, spec, partition)
@@ -253,9 +268,21 @@ def _checked_rows(file: IO[bytes], place: str, spec: PipelineSpec, partition: st
             group=group,
             time=time,
         )
-    except (pa.ArrowException, ValueError, OverflowError) as error:
+    except SourceError:
+        raise
+    except Exception as error:  # whatever a file makes a parser do, it must not keep its neighbours waiting
+        if isinstance(error, OSError) and not isinstance(error, pa.ArrowException):
+            raise  # the disk, not the file
         raise SourceError(f"{place} cannot be read as {source.format}: {error}") from error
     return table.num_rows
+
+
+def _unpacked(file: IO[bytes], spec: PipelineSpec) -> int:
+    """Return how large a Parquet file is when it is read; 0 for what is none, which parsing tells better."""
+    try:
+        return unpacked_bytes(file, spec.source.columns)
+    except Exception:  # noqa: BLE001 - a damaged footer may raise anything
+        return 0
 
 
 def _ends_a_line(file: IO[bytes]) -> bool:

@@ -6,6 +6,7 @@ from statistics import median
 
 from ml_assets.arrivals.inspect import Accepted
 from ml_assets.arrivals.listing import Candidate
+from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import DataStore, Event, Inbox, InboxEvent, PipelinePath
 from ml_assets.stages.source_file import made_of
 
@@ -93,5 +94,5 @@ def usual_size(inbox: Inbox, path: PipelinePath) -> int | None:
 
 
 def storable(place: str) -> str:
-    """Return a place as text that every database can hold, also when its name is no valid Unicode."""
-    return place.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    """Return a place as text that every database, log and terminal can take, whatever its name is made of."""
+    return visible_text(place)

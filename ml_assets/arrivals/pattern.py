@@ -108,6 +108,19 @@ class ArrivalPattern:
             )
         return join_partition(found["group"] if self.groups else None, time)
 
+    def takes_for_misnamed(self, spec: PipelineSpec) -> str | None:
+        """Return a file name of another pipeline that this one would put into quarantine, or None when it lets it be.
+
+        Args:
+            spec: The other pipeline's description.
+        """
+        group = None if spec.partitions.group is None else spec.partitions.group.values[0]
+        place = spec.source.url.replace("{time}", spec.partitions.start).replace("{group}", group or "")
+        start = self.url("")
+        if not place.startswith(start):
+            return None
+        return place if isinstance(self.match(place.removeprefix(start)), Misnamed) else None
+
     @cached_property
     def _exact(self) -> re.Pattern[str]:
         groups = "|".join(map(re.escape, sorted(self.groups, key=len, reverse=True)))

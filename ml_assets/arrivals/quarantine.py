@@ -49,7 +49,8 @@ def quarantine(
     folder = quarantine_folder(landing, spec)
     name = safe_name(candidate)
     reason = json.dumps(_reason(landing, spec, candidate, rejected, now), indent=2, ensure_ascii=False) + "\n"
-    text = reason.encode(errors="backslashreplace")
+    # JSON escapes the control characters of ASCII alone; a terminal obeys others too.
+    text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in reason).encode()
     try:
         place = landing.local_path(candidate.place)
         if place is None:

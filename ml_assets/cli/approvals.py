@@ -24,6 +24,7 @@ from ml_assets.approvals.statements import Action, Statement, subject_digest, su
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console
 from ml_assets.errors import ApprovalError, LedgerConflictError, RegistryError
+from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import Decision, PipelinePath
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.dossiers import DOSSIER_TAG
@@ -212,8 +213,8 @@ def current_project() -> Project:
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """Add a row of plain text: what others wrote is never taken for the terminal's markup."""
-    table.add_row(*(Text(cell) for cell in cells))
+    """Add a row of plain text: what others wrote is never taken for markup, or for commands to the terminal."""
+    table.add_row(*(Text(visible_text(cell, keep="\n")) for cell in cells))
 
 
 def pipeline_paths(project: Project, name: str | None) -> list[PipelinePath]:

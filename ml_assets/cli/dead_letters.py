@@ -12,7 +12,7 @@ from rich.table import Table
 from ml_assets.cli.approvals import add_row, current_project, pipeline_path
 from ml_assets.cli.tables import make_console
 from ml_assets.errors import InboxError
-from ml_assets.inbox_rules import place_of, unknown_event
+from ml_assets.inbox_rules import place_of, unknown_event, visible_text
 from ml_assets.interfaces import Inbox, InboxEvent, PipelinePath
 
 _MOST_SHOWN = 200
@@ -53,7 +53,7 @@ def show(number: int) -> None:
     if kept is None:
         raise unknown_event(number)
     for line in _lines(kept):
-        click.echo(line)
+        click.echo(visible_text(line, keep="\n"))
 
 
 @dead_letters.command()
@@ -126,17 +126,17 @@ def _lines(kept: InboxEvent) -> Iterator[str]:
         "payload": json.dumps(event.payload, ensure_ascii=True, sort_keys=True),
     }
     width = max(map(len, facts))
-    yield from (f"{name:<{width}}  {value}" for name, value in facts.items())
+    yield from (f"{name:<{width}}  {visible_text(value)}" for name, value in facts.items())
     if kept.traceback:
         yield ""
-        yield kept.traceback.rstrip("\n")
+        yield kept.traceback.expandtabs().rstrip("\n")
     if kept.state == "dead":
         yield ""
         yield f"Once the cause is mended: ml-assets dead-letters replay {kept.number}"
 
 
 def _name(kept: InboxEvent) -> str:
-    return f"Event {kept.number}, {'/'.join(kept.event.pipeline)} [{kept.event.partition}]"
+    return f"Event {kept.number}, {'/'.join(kept.event.pipeline)} [{visible_text(kept.event.partition)}]"
 
 
 def _count(inbox: Inbox, path: PipelinePath | None) -> int:

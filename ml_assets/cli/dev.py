@@ -48,7 +48,7 @@ def dev(port: int, mlflow_port: int) -> None:
             str(port),
             *workspace,
         ],
-        "dagster daemon": [sys.executable, "-m", "dagster._daemon", "run", *workspace],
+        "dagster daemon": project.profile.daemon_command(project.root / "workspace.yaml"),
     }
     tracker = project.profile.tracker_command(mlflow_port)
     if tracker is not None:

@@ -13,6 +13,7 @@ import click
 from ml_assets.cli.project import Project, load_project
 from ml_assets.delivery.push import Push
 from ml_assets.delivery.watching import Watch
+from ml_assets.inbox_rules import visible_text
 
 STEP_MILLISECONDS, GROUP_MILLISECONDS, LOOK_MILLISECONDS = 20, 100, 50
 CODE_SECONDS = 2.0
@@ -99,4 +100,4 @@ def _changes(folders: Sequence[str], stop: threading.Event) -> Iterator[set[str]
 
 
 def _say(line: str) -> None:
-    click.echo(f"{datetime.now(UTC):%H:%M:%S} {line}")
+    click.echo(f"{datetime.now(UTC):%H:%M:%S} {visible_text(line)}")

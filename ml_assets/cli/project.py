@@ -88,6 +88,10 @@ class Profile(Protocol):
         """Create every database before several processes open them at once."""
         ...
 
+    def daemon_command(self, workspace: Path) -> list[str]:
+        """Return the command that runs Dagster's daemon here."""
+        ...
+
     def tracker_command(self, port: int) -> list[str] | None:
         """Return the command that serves the tracker's UI, or None when it is a server already."""
         ...

@@ -1,10 +1,12 @@
 """`ml-assets validate` and `ml-assets schema`: check pipelines' YAML without a code location, and document it."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
+from ml_assets.arrivals.pattern import ArrivalPattern
 from ml_assets.cli.project import Project, load_project
 from ml_assets.errors import PolicyError, SpecError
 from ml_assets.gates import select_thresholds
@@ -19,19 +21,37 @@ from ml_assets.reading.schema import pipeline_schema
 def validate(files: tuple[Path, ...], *, deep: bool) -> None:
     """Check pipelines' YAML, all of the project's when no FILE is named; tell every problem at once."""
     project = load_project()
-    problems = 0
+    problems, read = 0, list[LoadedPipeline]()
     chosen = [f / "defs.yaml" if f.is_dir() else f for f in files] or project.pipeline_files()
     for file in chosen:
         try:
             loaded = read_placed_pipeline(file)
+            read.append(loaded)
             problems += _check_services(project, loaded, file, deep=deep)
         except SpecError as error:
             problems += len(error.problems)
             click.echo(str(error), err=True)
+    for line in crossings(read):
+        click.echo(line, err=True)
+        problems += 1
     if problems:
         click.echo(f"{_counted(problems, 'problem')} in {_counted(len(chosen), 'file')}.", err=True)
         raise SystemExit(1)
     click.echo(f"{_counted(len(chosen), 'pipeline')} without a problem.")
+
+
+def crossings(pipelines: Sequence[LoadedPipeline]) -> Iterator[str]:
+    """Yield a line for each pipeline whose arrivals would put another pipeline's files into quarantine."""
+    for one in pipelines:
+        pattern = ArrivalPattern.of(one.spec)
+        for other in pipelines if one.spec.automation.arrivals else ():
+            place = pattern.takes_for_misnamed(other.spec)
+            if place is not None:
+                yield (
+                    f"{one.spec.team}/{one.spec.name}: source.url {one.spec.source.url!r} fits {place!r} of "
+                    f"{other.spec.team}/{other.spec.name}, which it would put into quarantine as misnamed. Give each "
+                    "pipeline a folder, or a beginning of names, of its own."
+                )
 
 
 def _counted(count: int, noun: str) -> str:

@@ -31,7 +31,7 @@ def load_team(
     services: Services,
     executor: dg.ExecutorDefinition,
     project_root: Path,
-    sensors: Callable[[Mapping[PipelinePath, TeamPipeline]], Sequence[dg.SensorDefinition]] = lambda _: (),
+    sensors: Callable[[Mapping[PipelinePath, TeamPipeline], Services], Sequence[dg.SensorDefinition]] = lambda *_: (),
     conditions: Callable[[dg.Definitions, Services], dg.Definitions] = lambda definitions, _: definitions,
 ) -> dg.Definitions:
     """Return the definitions of a code location.
@@ -41,7 +41,7 @@ def load_team(
         services: What the pipelines run with.
         executor: How their steps run.
         project_root: The repository's root.
-        sensors: Given the location's pipelines by (team, name), returns the sensors that watch them.
+        sensors: Given the location's pipelines by (team, name), and the services, returns the sensors that watch them.
         conditions: Given the pipelines' definitions, returns them with the conditions under which assets are
             requested by themselves.
     """
@@ -55,7 +55,7 @@ def load_team(
         resources=dict(vars(services)),
         executor=executor,
         jobs=[build_decide_job()],
-        sensors=list(sensors(pipelines_of(pipelines))),
+        sensors=list(sensors(pipelines_of(pipelines), services)),
     )
     return dg.Definitions.merge(pipelines, common)
 

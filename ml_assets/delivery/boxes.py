@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from ml_assets.periods import Periods, join_partition, parse_key, split_partition
 from ml_assets.spec import PipelineSpec
@@ -42,6 +43,12 @@ def is_partition(spec: PipelineSpec, partition: str) -> bool:
     if group not in _groups(spec) or time not in periods:
         return False
     return periods.every != "week" or (parse_key(time, "week") - periods.first).days % 7 == 0
+
+
+def is_over(spec: PipelineSpec, partition: str, now: datetime) -> bool:
+    """Whether a partition's period has ended: before that Dagster knows no such partition, and refuses its run."""
+    periods = Periods.of(spec.partitions, spec.source.event_time.timezone)
+    return periods.bounds(split_partition(partition)[1])[1] <= now
 
 
 def cover(spec: PipelineSpec, partitions: Collection[str], *, most: int) -> list[Box]:

@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import uuid4
 
+from ml_assets.delivery.boxes import is_over
 from ml_assets.delivery.plan import BatchPlan, plan_batches, plan_of, strangers
 from ml_assets.delivery.settings import FILES, LEASE, DeliverySettings
 from ml_assets.interfaces import EventFailure, Inbox, InboxEvent
@@ -34,6 +35,8 @@ def claim_batches(
     if lost:
         _give_up(inbox, lost, spec, settings, now)
         ready = [event for event in ready if event not in lost]
+    # A month's file may come before the month is over; its events wait, and the last of them brings them all.
+    ready = [event for event in ready if is_over(spec, event.event.partition, now)]
     claimed: list[BatchPlan] = []
     for plan in plan_batches(ready, spec, settings.max_partitions)[:most]:
         batch = inbox.claim(plan.numbers, plan.name, lease=LEASE, now=now)

@@ -1,8 +1,9 @@
 """Submits the runs of events at once, from a process beside Dagster's daemon; the sensor is the net under it."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from ml_assets.arrivals import ArrivalSettings, Became, arrive_one
@@ -63,15 +64,16 @@ class Push:
         settings = self.settings(event.pipeline)
         return self.services.inbox.receive([event], dedup=settings.dedup, per_minute=settings.per_minute, now=now)
 
-    def deliver(self, path: PipelinePath, *, now: datetime) -> list[str]:
+    def deliver(self, path: PipelinePath, *, now: datetime, clock: Callable[[], float] = time.monotonic) -> list[str]:
         """Submit the runs of a pipeline's ready events and return their ids; none while it is paused."""
         if paused(self.services.ledger, path) is not None:
             return []
         settings, inbox = self.settings(path), self.services.inbox
         spec = self.submission.pipelines[path].spec
         submitted: list[str] = []
+        begun = clock()
         # One by one: a claim is leased for a minute, and a hundred submissions may take longer.
-        while plans := claim_batches(inbox, spec, settings, now=now, most=1):
+        while plans := claim_batches(inbox, spec, settings, now=now + timedelta(seconds=clock() - begun), most=1):
             run_id = self.submission.submit(plans[0])
             inbox.start(plans[0].name, run_id, now=now)
             submitted.append(run_id)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
+from ml_assets.inbox_rules import CLOCK_SKEW
 from ml_assets.interfaces import EffectivePolicy, InboxEvent, RetryPolicy
 
 LEASE = timedelta(seconds=60)
@@ -53,4 +54,5 @@ class DeliverySettings:
 
     def is_quiet(self, event: InboxEvent, now: datetime) -> bool:
         """Whether the quiet time after an event is over."""
-        return now - event.received_at >= self.wait_after(event.event.source)
+        age = now - event.received_at
+        return age >= self.wait_after(event.event.source) or age < -CLOCK_SKEW

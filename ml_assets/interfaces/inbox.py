@@ -163,6 +163,7 @@ class Inbox(Protocol):
         Not before an event's `not_before`; not while a batch has an event of the same partition; and only when the
         last event of the partition came at least `debounce` ago (repeats do not count). A partition's events are
         ready together as soon as one of them is: a new event, such as a corrected file, ends the wait for a retry.
+        An event from more than a minute after `now` came before the clock was put back, and waits for nothing.
         """
         ...
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from ml_assets.inbox_rules import (
     BATCH_STATES,
+    CLOCK_SKEW,
     LIVE_STATES,
     RATE_WINDOW,
     EventIdentity,
@@ -75,7 +76,7 @@ class FakeInbox:
         with self._lock:
             brought: dict[tuple[PipelinePath, str], int] = {}
             for kept in self.kept.values():
-                if kept.received_at > now - RATE_WINDOW:
+                if now - RATE_WINDOW < kept.received_at <= now + CLOCK_SKEW:
                     source = (kept.event.pipeline, kept.event.source)
                     brought[source] = brought.get(source, 0) + 1
             result = sort_received(
@@ -101,8 +102,9 @@ class FakeInbox:
             partitions.setdefault((kept.event.pipeline, kept.event.partition), []).append(kept)
         for (pipeline, _), live in partitions.items():
             free = pipeline in pipelines and all(kept.state == "waiting" for kept in live)
-            settled = all(kept.received_at <= now - debounce for kept in live)
-            if free and settled and any(kept.not_before <= now for kept in live):
+            late = now + CLOCK_SKEW
+            settled = not any(now - debounce < kept.received_at <= late for kept in live)
+            if free and settled and any(kept.not_before <= now or kept.received_at > late for kept in live):
                 found += live
         return sorted(found, key=lambda kept: kept.number)
 

@@ -113,6 +113,23 @@ class InboxSuite(BatchSuite):
         later = inbox.receive(events[3:], dedup=DEDUP, per_minute=3, now=NOW + MINUTE)
         assert [kept.event.key for kept in later.new] == ["3", "4"]
 
+    def test_a_clock_that_was_ahead_and_was_put_back_keeps_nothing_waiting(self, inbox: Inbox) -> None:
+        ahead = NOW + timedelta(days=365)
+        inbox.receive([event(key="0"), event(key="1")], dedup=DEDUP, per_minute=2, now=ahead)
+
+        assert [kept.event.key for kept in inbox.ready([PIPELINE], debounce=MINUTE, now=NOW)] == ["0", "1"]
+        assert len(inbox.receive([event(key="2")], dedup=DEDUP, per_minute=2, now=NOW).new) == 1
+        assert inbox.ready([PIPELINE], debounce=MINUTE, now=NOW) == [], "what came now is not quiet yet"
+        assert len(inbox.ready([PIPELINE], debounce=MINUTE, now=NOW + MINUTE)) == 3
+
+    def test_a_payload_that_is_nested_deeply_is_refused(self, inbox: Inbox) -> None:
+        nested: Any = 1
+        for _ in range(900):  # JSON of this depth can be written here and not be read from deep within a program
+            nested = [nested]
+
+        with pytest.raises(InboxError, match="nested deeper than 20 levels"):
+            inbox.receive([event(payload={"x": nested})], dedup=DEDUP, now=NOW)
+
     @pytest.mark.parametrize("field", ["source", "key", "partition"])
     @pytest.mark.parametrize(
         ("text", "problem"),

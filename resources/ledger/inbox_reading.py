@@ -6,7 +6,15 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from ml_assets.inbox_rules import BATCH_STATES, LIVE_STATES, RATE_WINDOW, EventIdentity, KnownEvent, is_storable
+from ml_assets.inbox_rules import (
+    BATCH_STATES,
+    CLOCK_SKEW,
+    LIVE_STATES,
+    RATE_WINDOW,
+    EventIdentity,
+    KnownEvent,
+    is_storable,
+)
 from ml_assets.interfaces import Batch, Event, EventState, InboxEvent, PipelinePath
 from resources.ledger.tables import inbox_batches, inbox_counters, inbox_counts, inbox_events
 
@@ -77,7 +85,8 @@ def read_rates(
     rates = {}
     for (team, name), source in sources:
         own = sa.and_(_EVENT.team == team, _EVENT.pipeline == name, _EVENT.source == source)
-        query = sa.select(sa.func.count()).where(own, _EVENT.received_at > now - RATE_WINDOW)
+        lately = sa.and_(_EVENT.received_at > now - RATE_WINDOW, _EVENT.received_at <= now + CLOCK_SKEW)
+        query = sa.select(sa.func.count()).where(own, lately)
         rates[(team, name), source] = connection.execute(query).scalar_one()
     return rates
 
@@ -87,14 +96,17 @@ def read_ready(
 ) -> list[InboxEvent]:
     """Return the waiting events of the partitions that are ready as a whole."""
     group = (_EVENT.team, _EVENT.pipeline, _EVENT.partition)
+    late = now + CLOCK_SKEW
+    restless = sa.and_(_EVENT.received_at > now - debounce, _EVENT.received_at <= late)
+    due = sa.or_(_EVENT.not_before <= now, _EVENT.received_at > late)
     ready = (
         sa.select(*group)
         .where(_EVENT.state.in_(LIVE_STATES), _of(pipelines))
         .group_by(*group)
         .having(
             sa.func.sum(sa.case((_EVENT.state == "waiting", 0), else_=1)) == 0,
-            sa.func.max(_EVENT.received_at) <= now - debounce,
-            sa.func.min(_EVENT.not_before) <= now,
+            sa.func.sum(sa.case((restless, 1), else_=0)) == 0,
+            sa.func.sum(sa.case((due, 1), else_=0)) > 0,
         )
         .subquery()
     )

@@ -81,7 +81,7 @@ def measure(count: int) -> dict[str, tuple[float, float]]:
         sensors = [
             approvals.build_approvals_sensor(own),
             retraining.build_retraining_sensor(own),
-            conditions.build_conditions_sensor(own),
+            conditions.build_conditions_sensor(own, world.ledger.mark),
         ]
         resources = dict(vars(world))
         repository = dg.Definitions(assets=assets, sensors=sensors, resources=resources).get_repository_def()

@@ -81,7 +81,7 @@ def daemon(governed: Governed) -> Iterator[None]:
     log = governed.folder / "daemon.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster._daemon", "run", "-w", str(ROOT / "workspace.yaml")],
+            [sys.executable, "-m", "resources.daemon", "run", "-w", str(ROOT / "workspace.yaml")],
             cwd=ROOT,
             env=variables,
             stdout=output,

@@ -637,7 +637,8 @@ def waive(shop: Shop, gate: str, *, at: datetime | None = None, days: float = 1)
 def test_the_sensor_asks_for_what_is_approved(waiting: Shop, instance: dg.DagsterInstance) -> None:
     from sensors import team_sensors
 
-    (sensor,) = team_sensors(pipelines_of(waiting.definitions))
+    sensors = team_sensors(pipelines_of(waiting.definitions), waiting.world)
+    sensor = next(sensor for sensor in sensors if sensor.name == "approvals")
     resources = {"ledger": waiting.world.ledger, "policy": waiting.world.policy}
 
     repository = dg.Definitions(

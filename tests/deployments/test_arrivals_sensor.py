@@ -541,3 +541,35 @@ def test_a_tick_that_dies_at_any_call_of_the_inbox_neither_loses_nor_doubles(
         if crashing.calls < at:
             break
     assert crashes > 8, "several steps were hit"
+
+
+def test_an_event_of_a_period_that_is_not_over_stops_no_tick(make: Callable[..., Location], tmp_path: Path) -> None:
+    location = make()
+    (tmp_path / "endless").mkdir()
+    endless = location.shop.component.partitions.model_copy(update={"end": None})
+    location.shop = Shop(
+        tmp_path / "endless",
+        location.world,
+        location.instance,
+        automation=AutomationSpec(arrivals=True),
+        partitions=endless,
+    )
+    location.watch(pipelines_of(location.shop.definitions))
+    this_month = f"DE|{datetime.now(UTC):%Y-%m}"
+    location.offer(this_month, "DE|2024-02")
+
+    assert [request.partition_key for request in location.tick()] == ["DE|2024-02"]
+    assert location.events() == {this_month: "waiting", "DE|2024-02": "claimed"}
+
+
+def test_a_lease_from_before_the_clock_was_put_back_holds_nothing_up(
+    make: Callable[..., Location], clock: Clock
+) -> None:
+    location = make()
+    clock.forward(days=30)
+    location.offer("DE|2024-01")
+    (first,) = location.tick()  # the daemon dies before it submits this
+    clock.forward(days=-30)
+
+    (again,) = location.tick()
+    assert again.run_key == first.run_key

@@ -188,7 +188,7 @@ def test_the_code_location_loads_with_both_sensors(shop: Shop) -> None:
     own = pipelines_of(definitions)
     location = dg.Definitions(
         assets=definitions.assets,
-        sensors=[build_retraining_sensor(own), build_conditions_sensor(own)],
+        sensors=[build_retraining_sensor(own), build_conditions_sensor(own, shop.world.ledger.mark)],
         resources=dict(vars(shop.world)),
     )
 
@@ -204,3 +204,29 @@ def test_events_in_progress_hold_it_back(shop: Shop) -> None:
 
     assert not told.run_requests
     assert told.skip_message == "shop/returns: wait: 1 events of 2024-03 wait for their run or are in one."
+
+
+def test_conditions_rest_while_nothing_happens_and_look_again_when_something_does(shop: Shop) -> None:
+    definitions = attach_conditions(shop.definitions, shop.world)
+    sensor = build_conditions_sensor(pipelines_of(definitions), shop.world.ledger.mark)
+    location = dg.Definitions(assets=definitions.assets, sensors=[sensor], resources=dict(vars(shop.world)))
+    repository, cursor = location.get_repository_def(), None
+
+    def tick() -> SensorExecutionData:
+        nonlocal cursor
+        with dg.build_sensor_context(instance=shop.instance, cursor=cursor, repository_def=repository) as context:
+            told = sensor.evaluate_tick(context)
+        cursor = told.cursor
+        return told
+
+    resting = "Nothing happened since the last look."
+    assert [tick().skip_message == resting for _ in range(4)] == [False, False, False, True]
+
+    features = dg.AssetKey([*PATH, "features"])
+    shop.instance.report_runless_asset_event(dg.AssetMaterialization(features, partition="DE|2024-03"))
+    told = [tick() for _ in range(4)]
+    assert [t.skip_message == resting for t in told[:2]] == [False, False]
+    assert told[-1].skip_message == resting
+
+    pause(shop.world.ledger, PATH, by="lena", reason="Looking", now=datetime.now(UTC))
+    assert tick().skip_message != resting

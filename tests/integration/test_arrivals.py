@@ -18,6 +18,7 @@ from ml_assets.arrivals import inspect as inspect_module
 from ml_assets.arrivals import quarantine as quarantine_module
 from ml_assets.arrivals.known import usual_size
 from ml_assets.errors import SourceError
+from ml_assets.inbox_rules import visible_text
 from ml_assets.reading.pipeline_file import check_pipeline
 from ml_assets.sources import LandingZone, read_rows
 from ml_assets.spec import PipelineSpec
@@ -157,7 +158,7 @@ def test_a_bad_file_goes_to_quarantine_and_its_neighbours_proceed(landing: Landi
     assert partitions(arrived) == ["DE|2024-01", "FR|2024-03"]
     assert list(landing.quarantined()) == [name]
     assert pd.Series(landing.quarantined()).str.contains(reason).all(), landing.quarantined()
-    assert [one.place for one in arrived.quarantined] == [f"shop/{name}"]
+    assert [one.place for one in arrived.quarantined] == [f"shop/{visible_text(name)}"]
     assert not os.path.lexists(landing.folder / name)
     assert landing.world.data_store.partitions((*PATH, "raw_data")) == []
     assert landing.look().receipt.new == ()
@@ -547,3 +548,88 @@ def test_a_file_that_cannot_be_opened_for_now_comes_again(landing: Landing, monk
 
     assert "cannot be read now: [Errno 13] Permission denied" in refused.reasons[0]
     assert partitions(landing.look()) == ["DE|2024-01"]
+
+
+def test_a_column_that_comes_twice_puts_the_file_aside_and_keeps_no_other_waiting(landing: Landing) -> None:
+    head, _, rows = csv("2024-02").partition("\n")
+    landing.land("2024-02_DE.csv", "\n".join([f"{head},country", *(f"{row},DE" for row in rows.splitlines()), ""]))
+    landing.land("2024-03_DE.csv", csv("2024-03"))
+
+    assert partitions(landing.look()) == ["DE|2024-03"]
+    assert "more than once" in landing.quarantined()["2024-02_DE.csv"]
+
+
+def test_whatever_a_file_makes_a_parser_do_keeps_no_other_waiting(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(file: Any, place: str, *args: Any, **more: Any) -> Any:
+        if "2024-02" in place:
+            raise KeyError("a parser's own mistake")
+        return sources.parse_table(file, place, *args, **more)
+
+    monkeypatch.setattr(inspect_module, "parse_table", parse)
+    landing.land("2024-02_DE.csv", csv("2024-02"))
+    landing.land("2024-03_DE.csv", csv("2024-03"))
+
+    assert partitions(landing.look()) == ["DE|2024-03"]
+    assert "a parser's own mistake" in landing.quarantined()["2024-02_DE.csv"]
+
+
+def test_names_and_contents_command_no_terminal_and_forge_no_line_of_a_log(landing: Landing) -> None:
+    landing.land("\x1b[2J2024-02\n\x9b_DE.csv", csv("2024-02"))
+    landing.land("2024-03_DE.csv", csv("2024-03").replace("2024-03-DE-0,", "\x1b]0;x\x07\x9b\n", 1))
+
+    arrived = landing.look()
+
+    assert len(arrived.quarantined) == 2
+    assert all((moved.place + moved.moved_to + moved.reason).isprintable() for moved in arrived.quarantined)
+    for note in (landing.folder.parent / ".quarantine").rglob("*.reason.json"):
+        text = note.read_text(encoding="utf-8")
+        assert text.replace("\n", "").isprintable()
+        assert json.loads(text)["pipeline"] == "shop/returns"
+    landing.quarantined()
+
+
+def test_a_file_below_a_folder_that_is_a_link_is_not_taken_up_by_its_name(tmp_path: Path) -> None:
+    landing = Landing(tmp_path, url="shop/{group}/{time}.csv")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "2024-01.csv").write_text("not,the\nzone,s\n", encoding="utf-8")
+    (landing.folder / "DE").symlink_to(elsewhere)
+
+    became = arrive_one(landing.world, landing.pipeline, "shop/DE/2024-01.csv", settings=SETTINGS, now=landing.now)
+
+    assert became.fate == "gone"
+    assert landing.look().quarantined == ()
+    assert (elsewhere / "2024-01.csv").is_file(), "nothing is moved out of another folder"
+
+
+@pytest.mark.parametrize("name", ["2024\0-01_DE.csv", f"2024-01_{'x' * 300}.csv"], ids=["nul", "long"])
+def test_a_name_that_no_file_can_have_is_none_of_the_pipelines(landing: Landing, name: str) -> None:
+    became = arrive_one(landing.world, landing.pipeline, f"shop/{name}", settings=SETTINGS, now=landing.now)
+    assert became.fate == "not_ours"
+
+
+def test_a_small_parquet_file_that_unpacks_to_a_huge_one_is_put_aside_unread(tmp_path: Path) -> None:
+    landing = Landing(tmp_path, url="shop/{time}_{group}.parquet", format="parquet")
+    row = pd.DataFrame(orders("2024-02", "DE", per_day=1, signal=1.0).iloc[:1])
+    bomb = tmp_path / "bomb.parquet"
+    row.loc[row.index.repeat(200_000)].to_parquet(bomb)
+    assert bomb.stat().st_size < 100_000
+    landing.land("2024-02_DE.parquet", bomb.read_bytes())
+
+    landing.look()
+
+    assert "unpacks to about 9,600,000 bytes" in landing.quarantined()["2024-02_DE.parquet"]
+
+
+@pytest.mark.parametrize("header", ["{}", '"a\nb",{}'], ids=["plain", "after a line end in quotes"])
+def test_a_csv_file_of_a_million_columns_takes_no_memory(landing: Landing, header: str) -> None:
+    wide = header.format("," * 900_000) + "\n" + "," * 900_000 + "\n"
+    landing.land("2024-02_DE.csv", wide)
+    landing.land("2024-03_DE.csv", csv("2024-03"))
+
+    arrived = landing.look(settings=ArrivalSettings.of(policy().effective(PATH)))
+
+    assert partitions(arrived) == ["DE|2024-03"]
+    assert "of at most 5,000" in landing.quarantined()["2024-02_DE.csv"]

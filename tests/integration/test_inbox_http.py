@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from ml_assets.delivery.plan import BatchPlan
 from ml_assets.delivery.push import Push
 from ml_assets.errors import MlAssetsError
-from ml_assets.interfaces import PipelinePath
+from ml_assets.interfaces import Event, PipelinePath
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.retraining.pauses import pause
 from ml_assets.spec import AutomationSpec
@@ -263,3 +263,21 @@ def test_other_ways_lead_nowhere(start: Callable[..., Server]) -> None:
 def test_without_a_good_token_it_does_not_start(token: str | None) -> None:
     with pytest.raises(MlAssetsError, match="needs a token of at least 24 characters in ML_ASSETS_INBOX_TOKEN"):
         build_app([], token)
+
+
+def test_a_claim_is_leased_from_when_it_is_made_however_long_the_submissions_before_it_took(
+    start: Callable[..., Server],
+) -> None:
+    server, now = start(), datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+    events = [
+        Event(source="http", key=partition, pipeline=PATH, partition=partition)
+        for partition in ("DE|2024-01", "DE|2024-03", "DE|2024-05")
+    ]
+    inbox = server.push.services.inbox
+    inbox.receive(events, dedup=timedelta(hours=1), now=now)
+    seconds = iter([0.0, 0.0, 45.0, 90.0, 135.0])
+
+    server.push.deliver(PATH, now=now + timedelta(minutes=1), clock=lambda: next(seconds))
+
+    leases = [batch.leased_until - now for batch in inbox.batches()]
+    assert leases == [timedelta(seconds=120), timedelta(seconds=165), timedelta(seconds=210)]

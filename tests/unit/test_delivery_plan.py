@@ -1,13 +1,13 @@
 """From waiting events to batches: boxes that hold exactly the events' partitions, few, and claimed as a whole."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_assets.delivery.boxes import cover, is_partition
+from ml_assets.delivery.boxes import cover, is_over, is_partition
 from ml_assets.delivery.claiming import claim_batches
 from ml_assets.delivery.plan import plan_batches, plan_of
 from ml_assets.delivery.settings import DeliverySettings
@@ -15,12 +15,13 @@ from ml_assets.interfaces import Event, EventFailure, InboxEvent, RetryPolicy
 from ml_assets.partitions import data_partitions
 from ml_assets.periods import Periods, join_partition, split_partition
 from ml_assets.spec import GroupSpec, PartitionsSpec, PipelineSpec
-from ml_assets.testing.inbox import NOW, FakeInbox
+from ml_assets.testing.inbox import FakeInbox
 from tests.components.shop import shop
 
 GROUPS = ("west", "east", "north", "south")
 """Not in the order of the alphabet."""
 PATH = ("shop", "returns")
+NOW = datetime(2026, 2, 1, 6, 0, tzinfo=UTC)
 SETTINGS = DeliverySettings(
     dedup=timedelta(hours=24),
     per_minute=3000,
@@ -127,8 +128,34 @@ def test_what_failed_once_shares_a_run_with_a_twentieth_and_then_with_nothing() 
 
 def test_partitions_are_those_of_the_pipeline() -> None:
     assert is_partition(SPEC, "north|2024-02-29")
-    for strange in ("north|2023-12-31", "Atlantis|2024-02-29", "2024-02-29", "north|2024-02-30", ""):
+    for strange in ("north|2023-12-31", "Atlantis|2024-02-29", "2024-02-29", "north|2024-02-30", "", "north|2024-2-9"):
         assert not is_partition(SPEC, strange), strange
+
+
+@given(st.datetimes(datetime(2023, 12, 1), datetime(2026, 3, 1)), st.sampled_from(["day", "month"]))  # noqa: DTZ001
+def test_dagster_knows_exactly_the_partitions_that_are_over(instant: datetime, every: str) -> None:
+    now, spec = instant.replace(tzinfo=UTC), spec_of((), every)
+    known = set(data_partitions(spec).get_partition_keys(current_time=now))
+
+    for key in [f"2024-{month:02}{'' if every == 'month' else '-15'}" for month in range(1, 13)]:
+        assert (is_partition(spec, key) and is_over(spec, key, now)) == (key in known), key
+
+
+def test_an_event_of_a_period_that_is_not_over_waits_and_keeps_none_waiting() -> None:
+    inbox = inbox_with("west|2024-01-01", "west|2024-01-02")
+    inbox.receive(
+        [Event(source="arrivals", key="later", pipeline=PATH, partition="west|2024-01-02")],
+        dedup=timedelta(hours=1),
+        now=NOW,
+    )
+    evening = datetime(2024, 1, 2, 23, 59, tzinfo=UTC)
+    for number, kept in list(inbox.kept.items()):
+        inbox.kept[number] = replace(kept, received_at=evening, not_before=evening)
+
+    assert [p.partitions for p in claim_batches(inbox, SPEC, SETTINGS, now=evening)] == [("west|2024-01-01",)]
+    assert claim_batches(inbox, SPEC, SETTINGS, now=evening) == []
+    (plan,) = claim_batches(inbox, SPEC, SETTINGS, now=evening + timedelta(minutes=1))
+    assert plan.numbers == (2, 3)
 
 
 def inbox_with(*partitions: str) -> FakeInbox:

@@ -114,6 +114,25 @@ def test_a_dead_letter_is_shown_with_its_place_and_traceback(desk: Desk) -> None
     assert "Once the cause" not in desk.say(dead_letters, "show", "1")
 
 
+def test_what_others_wrote_commands_no_terminal_and_forges_no_line(desk: Desk) -> None:
+    hostile = "\x1b]0;owned\x07\x9b2J\u202e"
+    kept = desk.inbox.bury(
+        event(key=f"k{hostile}\nlast run  forged"), failure(reason=f"no {hostile}", transient=False), now=NOW
+    )
+
+    outputs = [
+        desk.run(dead_letters, "list"),
+        desk.run(dead_letters, "show", str(kept.number)),
+        desk.run(dead_letters, "replay", str(kept.number)),
+        desk.run(inbox_command, "list"),
+    ]
+
+    for result in outputs:
+        assert result.exit_code == 0, result.output
+        assert not set(hostile) & set(result.stdout) - set("]0;owned2J"), repr(result.stdout)
+    assert [line for line in outputs[1].stdout.split("\n") if line.startswith("last run")] == ["last run     –"]
+
+
 def test_an_event_that_is_not_there_cannot_be_shown(desk: Desk) -> None:
     assert "The inbox has no event 9" in repr(desk.run(dead_letters, "show", "9").exception)
 

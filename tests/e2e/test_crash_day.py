@@ -1,0 +1,228 @@
+"""A day of two hundred files whose programs are killed at fifty random moments: each event is carried out once."""
+
+import hashlib
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+import pytest
+
+from ml_assets.interfaces import InboxEvent
+from ml_assets.stages.source_file import made_of
+from resources.data_store import ParquetDataStore
+from tests.e2e.arriving import NAME, TEAM, partitions
+from tests.e2e.crashing import (
+    BACKOFF_SECONDS,
+    CrashProject,
+    Kill,
+    Programs,
+    Victim,
+    at_rest,
+    materialized,
+    unfinished,
+)
+from tests.e2e.programs import processes_of, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420), pytest.mark.filterwarnings("ignore:Non-compliant tag keys")]
+
+SEED = 20131125
+N_EVENTS = 200
+VICTIMS: Mapping[Victim, int] = {"daemon": 8, "code server": 5, "run": 21, "warm process": 8, "watch": 8}
+LONGEST_PAUSE_SECONDS = 3.0
+HEADER = "order_id,ordered_at,amount,region,returned"
+POISONED = 2
+NOTICED_SECONDS = 20
+"""Until a killed run counts as failed; Dagster's monitoring asks every ten seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """What happened.
+
+    Attributes:
+        project: The project.
+        instance: Its Dagster instance.
+        good: Partition → text of its file.
+        poisoned: Partitions whose files are read, and whose features fail.
+        bad: Partition → text of a file that is no event.
+        kills: What was killed, in order.
+        events: Every event, by number.
+    """
+
+    project: CrashProject
+    instance: dg.DagsterInstance
+    good: Mapping[str, str]
+    poisoned: frozenset[str]
+    bad: Mapping[str, str]
+    kills: tuple[Kill, ...]
+    events: tuple[InboxEvent, ...]
+
+    def asset(self, stage: str) -> dg.AssetKey:
+        """Return the key of a stage."""
+        return dg.AssetKey([TEAM, NAME, stage])
+
+
+def orders(partition: str, *, amount: str = "", day: str = "", rows: int = 5) -> str:
+    """Return the text of a partition's file; an amount or a day other than its own makes it wrong."""
+    region, _, own_day = partition.partition("|")
+    lines = [
+        f"{partition}-{n},{day or own_day} 0{n}:00:00,{amount or f'{n + 1}.5'},{region},{n % 2}" for n in range(rows)
+    ]
+    return "\n".join([HEADER, *lines]) + "\n"
+
+
+def bad_files(wanted: list[str]) -> dict[str, str]:
+    """Return files that are bad, each in its own way."""
+    texts = [
+        "",
+        "order_id,amount\n1,2\n",
+        orders(wanted[2], amount="much"),
+        orders(wanted[3], day="2019-05-05"),
+        HEADER + "\n",
+        "\0" * 300,
+    ]
+    return dict(zip(wanted, texts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+    project = CrashProject(root=tmp_path_factory.mktemp("crashing"))
+    project.found()
+    draw = random.Random(SEED)  # noqa: S311 - not for secrets
+    wanted = partitions(52)[: N_EVENTS + 6]
+    draw.shuffle(wanted)
+    bad = bad_files(wanted[N_EVENTS:])
+    poisoned = frozenset(wanted[:POISONED])
+    texts = {p: orders(p, amount="-1.0" if p in poisoned else "") for p in wanted[:N_EVENTS]} | bad
+    draw.shuffle(wanted)
+    with project.instance() as instance:
+        programs = Programs(project=project, instance=instance, random=draw)
+        began = time.monotonic()
+        with programs.running():
+            try:
+                live_through(programs, [(p, texts[p]) for p in wanted])
+                wait_for("a rest", at_rest(project, instance, N_EVENTS), timeout_seconds=150, every_seconds=1)
+            finally:
+                tell(programs.kills, began, project)
+        wait_for("an end of all processes", lambda: not processes_of(project.state), timeout_seconds=60)
+        yield Day(
+            project=project,
+            instance=instance,
+            good={p: texts[p] for p in wanted if p not in poisoned and p not in bad},
+            poisoned=poisoned,
+            bad=bad,
+            kills=tuple(programs.kills),
+            events=tuple(project.inbox.events(limit=1000)),
+        )
+
+
+def live_through(programs: Programs, files: list[tuple[str, str]]) -> None:
+    """Let files arrive in bursts while programs are killed."""
+    draw = programs.random
+    victims: list[Victim] = [victim for victim, count in VICTIMS.items() for _ in range(count)]
+    draw.shuffle(victims)
+    while victims:
+        for _ in range(draw.randint(1, max(1, 2 * len(files) // len(victims) - 1))):
+            if files:
+                programs.project.land_text(*files.pop())
+        if victims[-1] != "run":  # a run is killed at a moment of its work
+            time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))
+        if programs.kill(victims[-1]):
+            victims.pop()
+    for partition, text in files:
+        programs.project.land_text(partition, text)
+
+
+def tell(kills: list[Kill], began: float, project: CrashProject) -> None:
+    """Print what was killed when, so that a failure can be looked into."""
+    start = time.time() - (time.monotonic() - began)
+    lines = [f"{kill.at - start:6.1f} s  {kill.victim} {kill.pid} {kill.run_id[:8]}" for kill in kills]
+    states, attempts = project.inbox.counts(), Counter(event.attempts for event in project.inbox.events())
+    whole = f"\nseed {SEED}: {time.monotonic() - began:.0f} s; {states}; failed attempts → events: {dict(attempts)}"
+    sys.stderr.write("\n".join([whole, *lines]) + "\n")
+
+
+def test_fifty_programs_were_killed(day: Day) -> None:
+    assert Counter(kill.victim for kill in day.kills) == VICTIMS
+    assert len(day.kills) == 50
+
+
+def test_every_event_is_done_and_only_the_poisoned_ones_are_dead_letters(day: Day) -> None:
+    assert Counter(event.event.partition for event in day.events) == Counter({*day.good, *day.poisoned})
+    dead = {e.event.partition: e for e in day.events if e.state == "dead"}
+    assert set(dead) == day.poisoned
+    assert {e.state for e in day.events} == {"done", "dead"}
+    assert all("the amount of an order is negative" in e.reason for e in dead.values()), dead
+    assert day.project.inbox.batches() == []
+
+
+def test_each_partition_is_made_of_the_bytes_that_landed(day: Day) -> None:
+    store = ParquetDataStore(str(day.project.state / "data"))
+    for partition, text in day.good.items():
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        assert made_of(store, (TEAM, NAME), partition) == digest, partition
+        features = store.read((TEAM, NAME, "features"), partition)
+        assert features.num_rows == 5, partition
+
+
+def test_each_event_was_carried_out_by_one_run(day: Day) -> None:
+    made = materialized(day.instance, day.asset("features"))
+    assert Counter(str(record.partition_key) for record in made) == Counter(dict.fromkeys(day.good, 1))
+    run_of = {e.event.partition: e.run_id for e in day.events if e.state == "done"}
+    assert {str(record.partition_key): record.run_id for record in made} == run_of
+    raw = Counter((str(r.partition_key), r.run_id) for r in materialized(day.instance, day.asset("raw_data")))
+    assert set(raw.values()) == {1}
+    succeeded = {run.run_id for run in day.instance.get_runs() if run.status == dg.DagsterRunStatus.SUCCESS}
+    again = Counter(partition for partition, run_id in raw if run_id in succeeded)
+    assert set(again.values()) == {1}, "no two runs succeeded for one event"
+
+
+def test_no_run_or_slot_is_left(day: Day) -> None:
+    assert unfinished(day.instance) == []
+    log = day.instance.event_log_storage
+    infos = [log.get_concurrency_info(key) for key in log.get_concurrency_keys()]
+    assert [(info.concurrency_key, info.claimed_slots) for info in infos if info.claimed_slots] == []
+    assert [(info.concurrency_key, info.pending_steps) for info in infos if info.pending_steps] == []
+    keys = Counter(run.tags["dagster/run_key"] for run in day.instance.get_runs())
+    assert set(keys.values()) == {1}, "no run was submitted twice"
+
+
+def test_the_bad_files_are_in_quarantine_each_with_its_reason(day: Day) -> None:
+    folder = day.project.state / "landing" / ".quarantine" / TEAM / NAME
+    moved = sorted(file for file in folder.iterdir() if not file.name.endswith(".reason.json"))
+    reasons = {json.loads(file.read_text(encoding="utf-8"))["place"] for file in folder.glob("*.reason.json")}
+    assert len(moved) == len(day.bad)
+    assert {place.rpartition("/")[2] for place in reasons} == {day.project.file_of(p).name for p in day.bad}
+    assert len(list(folder.glob("*.reason.json"))) == len(day.bad)
+    assert not any(day.project.file_of(partition).exists() for partition in day.bad)
+
+
+def test_a_killed_run_is_noticed_soon_and_its_events_wait_for_their_next_run(day: Day) -> None:
+    records = {record.dagster_run.run_id: record for record in day.instance.get_run_records()}
+    other = [kill.at for kill in day.kills if kill.victim == "daemon"]
+    noticed: list[float] = []
+    for kill in (kill for kill in day.kills if kill.victim == "run"):
+        record = records[kill.run_id]
+        assert record.end_time is not None
+        if not any(kill.at - NOTICED_SECONDS < at < kill.at + NOTICED_SECONDS for at in other):
+            noticed.append(record.end_time - kill.at)
+        killed_for = run_partitions(day, kill.run_id)
+        for event in (e for e in day.events if e.event.partition in killed_for and e.run_id != kill.run_id):
+            later = records[str(event.run_id)].create_timestamp.timestamp()
+            assert later >= record.end_time + BACKOFF_SECONDS, f"[{event.event.partition}] did not wait"
+    sys.stderr.write(f"\nnoticed after (s): {[round(seconds, 1) for seconds in sorted(noticed)]}\n")
+    assert all(seconds < NOTICED_SECONDS for seconds in noticed)
+
+
+def run_partitions(day: Day, run_id: str) -> set[str]:
+    """Return the partitions that a run set out to make, as far as its events tell."""
+    planned = day.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    found = {str(record.event_log_entry.dagster_event.partition) for record in planned.records}  # pyright: ignore[reportOptionalMemberAccess]
+    return found | {
+        str(r.partition_key) for r in materialized(day.instance, day.asset("raw_data")) if r.run_id == run_id
+    }
