@@ -19,6 +19,8 @@ from dagster._core.remote_representation.grpc_server_registry import (  # noqa: 
 )
 from dagster._daemon.controller import RELOAD_WORKSPACE_INTERVAL, DagsterDaemonController
 
+from resources.warm_launcher import WarmRunLauncher
+
 CODE = frozenset({".py", ".yaml", ".yml", ".toml"})
 NOT_CODE = frozenset({"state", "tests", "docs", "policies", "dist", "build"})
 LOOK_SECONDS = 5.0
@@ -95,12 +97,21 @@ def check_when_needed(controller: Any, last: float, *, code: CodeFolders, state:
     """
     if time.monotonic() - state.get("looked", 0.0) < LOOK_SECONDS:
         return last
+    if "looked" not in state:
+        _warm_up(controller)
     state["looked"] = time.monotonic()
     now = time.time()
     failed = now - last > RELOAD_WORKSPACE_INTERVAL and _failed(controller)
     if code.changed() or _died(controller) or failed or now - last > LONGEST_SECONDS:
         return check(controller, now - RELOAD_WORKSPACE_INTERVAL - 1)
     return last
+
+
+def _warm_up(controller: Any) -> None:
+    """Have the process that runs are forked from import its libraries now, so that the first run does not wait."""
+    launcher = controller._instance.run_launcher  # noqa: SLF001
+    if isinstance(launcher, WarmRunLauncher):
+        launcher.warm_up()
 
 
 def _died(controller: Any) -> bool:

@@ -53,9 +53,9 @@ class RunClaims:
 
     def _take(self, run_id: str) -> int | None:
         """Return a descriptor that holds the claim, or None when another process has it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who can open the mutex can hold up every run
         path, draft = self._path(run_id), self._folder / "draft"
-        with (self._folder / "mutex").open("wb") as mutex:
+        with open(self._folder / "mutex", "wb", opener=_for_the_owner) as mutex:
             fcntl.flock(mutex, fcntl.LOCK_EX)
             if self.holder(run_id) is not None:
                 return None
@@ -67,6 +67,10 @@ class RunClaims:
 
     def _path(self, run_id: str) -> Path:
         return self._folder / f"{quote(run_id, safe='')}.claim"
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _is_free(descriptor: int) -> bool:

@@ -1,4 +1,4 @@
-"""Dagster's run queue, looked at each half second: Dagster's own setting takes whole seconds."""
+"""Dagster's run queue, looked at each half second, in which runs that decide on a pipeline's models go one by one."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -33,7 +33,7 @@ class PromptRunQueue(QueuedRunCoordinator):
 
     @property
     def dequeue_interval_seconds(self) -> Any:
-        """Return how long the daemon waits between two looks at the queue."""
+        """Return how long the daemon waits between two looks at the queue: Dagster's setting takes whole seconds."""
         return INTERVAL_SECONDS
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from ml_assets.interfaces import Record
+from ml_assets.retraining.decision import gist
 
 Ending = Literal["succeeded", "refused", "failed", "lost"]
 """succeeded: a candidate was decided on and no gate refused it; lost: the run died of something outside of it."""
@@ -146,7 +147,7 @@ def read_history(records: Iterable[Record]) -> History:
     head = ""
     for record in records:
         body, at, head = record.body, record.recorded_at, record.row_hash
-        if at is None:  # no ledger gives one back
+        if at is None or not _is_whole(body):
             continue
         match body.get("event"):
             case "request":
@@ -159,6 +160,25 @@ def read_history(records: Iterable[Record]) -> History:
                 attempt = attempts[body["key"]]
                 attempts[attempt.key] = replace(attempt, ends=(*attempt.ends, _end(body, at)))
     return History(attempts=tuple(attempts.values()), request=request, last=last, head=head)
+
+
+def _is_whole(body: Mapping[str, Any]) -> bool:
+    """Whether a record has what its event needs: the ledger forgets nothing, so a broken one must stop no pipeline."""
+    try:
+        match body.get("event"):
+            case "request":
+                return isinstance(body["by"], str) and isinstance(body["reason"], str)
+            case "decision":
+                told = [*(guard["sentence"] for guard in body["guards"]), *(c["sentence"] for c in body["causes"])]
+                hash((gist("", body), body["inputs"], *(cause["evidence"] for cause in body["causes"]), *told))
+            case "ended":
+                hash((body["key"], body["ending"], body["run_id"], body["reason"]))
+                return isinstance(body["number"], int) and isinstance(body["core_hours"], int | float)
+            case _:
+                return False
+    except (KeyError, TypeError):
+        return False
+    return True
 
 
 def _started(attempt: Attempt | None, record: Record, at: datetime) -> Attempt:

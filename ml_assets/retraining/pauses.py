@@ -55,7 +55,7 @@ def paused(ledger: LedgerView, path: PipelinePath) -> Pause | None:
 
 def pause_of(ledger: LedgerView, scope: PipelinePath) -> Pause | None:
     """Return the pause of exactly this scope, or None."""
-    records = ledger.records(scope, kind="pause")
+    records = [record for record in ledger.records(scope, kind="pause") if record.subject in ("pause", "resume")]
     if not records or records[-1].subject != "pause":
         return None
     last = records[-1]

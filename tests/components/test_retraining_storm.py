@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.digest import document_digest
+from ml_assets.interfaces import Record
 from ml_assets.retraining.pauses import pause, resume
 from ml_assets.retraining.recording import history_of, request_retraining
 from tests.components.retraining_world import (
@@ -220,3 +221,49 @@ def test_budget_and_cooldown_hold_for_any_course_of_events(
         earlier = [at for at in starts if at < attempt.starts[0]]
         assert not earlier or attempt.starts[0] - max(earlier) >= timedelta(hours=cooldown)
     assert len({start.run_key for start in world.runs.started}) == len(world.runs.started)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=20), timedelta(days=1)])
+def test_a_request_from_a_clock_that_is_ahead_starts_one_run(tmp_path: Path, ahead: timedelta) -> None:
+    limits: dict[str, Any] = {"retraining.runs_per_week": 5}
+    world = make_world(tmp_path, ending=DONE, **limits)
+    request_retraining(world.ledger, PATH, by="lena", reason="the labels were corrected", now=world.now + ahead)
+
+    world.ticks(200, timedelta(minutes=5))
+
+    named = [start for start in world.requests if "person" in start.why]
+    assert len({start.run_key for start in named}) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"event": ["decision"]},
+        {"event": "request"},
+        {"event": "decision"},
+        {"event": "decision", "outcome": "retrain", "key": "k", "number": 1, "inputs": "i", "causes": 5, "guards": []},
+        {"event": "decision", "outcome": "wait", "key": [], "number": 1, "inputs": "i", "causes": [], "guards": []},
+        {"event": "ended", "key": ["k"]},
+    ],
+    ids=str,
+)
+def test_a_record_that_nobody_here_wrote_stops_nothing(tmp_path: Path, body: dict[str, Any]) -> None:
+    world = make_world(tmp_path, ending=DONE)
+    world.tick()
+    world.ledger.append(Record(pipeline=PATH, kind="automation", subject="", body=body, recorded_at=world.now))
+
+    world.ticks(3, timedelta(hours=1))
+
+    assert len(world.starts) == 1
+    assert history_of(world.ledger, PATH).attempts[0].ending == "succeeded"
+
+
+def test_a_pause_is_ended_by_nothing_but_a_resume(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    pause(world.ledger, PATH, by="lena", reason="the source moves", now=world.now)
+    world.ledger.append(Record(pipeline=PATH, kind="pause", subject="other", body={}, recorded_at=world.now))
+
+    assert world.tick().decision.outcome == "stop"
+    resume(world.ledger, PATH, by="lena", reason="", now=world.now)
+    assert world.tick().decision.outcome == "retrain"

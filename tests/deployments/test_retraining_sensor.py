@@ -10,7 +10,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.components.team import pipelines_of
-from ml_assets.interfaces import Event, PipelinePath, Record
+from ml_assets.interfaces import Event, PipelinePath
 from ml_assets.retraining.pauses import pause
 from ml_assets.retraining.recording import history_of
 from ml_assets.spec import AutomationSpec
@@ -132,12 +132,17 @@ def test_when_nothing_happened_nothing_but_the_mark_is_read(shop: Shop, monkeypa
     assert (resting.skip_message, resting.cursor) == ("Nothing changed.", cursor)
 
 
-def test_a_pipeline_that_cannot_be_read_is_told_and_tried_again_later(shop: Shop) -> None:
-    shop.world.ledger.append(Record(pipeline=PATH, kind="automation", subject="", body={"event": "request"}))
+def test_a_pipeline_that_cannot_be_read_is_told_and_tried_again_later(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise KeyError("verdict")
+
+    monkeypatch.setattr("sensors.retraining.take_turn", broken)
 
     told = ask(shop)
 
-    assert "shop/returns: KeyError: 'by'" in (told.skip_message or "")
+    assert "shop/returns: KeyError: 'verdict'" in (told.skip_message or "")
     next_look = Cursor.of(told.cursor).seen["shop/returns"][1]
     assert timedelta(seconds=30) < datetime.fromtimestamp(next_look, UTC) - datetime.now(UTC) < timedelta(minutes=2)
 

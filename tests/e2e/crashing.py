@@ -18,7 +18,7 @@ import dagster as dg
 from resources.ledger.inbox import SqlInbox
 from resources.run_worker import claims_of
 from tests.e2e.arriving import NAME, PIPELINE, TEAM, ArrivingProject
-from tests.e2e.programs import ML_ASSETS, processes_of
+from tests.e2e.programs import ML_ASSETS, processes_of, wait_for
 
 T = TypeVar("T")
 Victim = Literal["daemon", "code server", "warm process", "run", "watch"]
@@ -169,6 +169,7 @@ class Programs:
             return False
         os.kill(pid, signal.SIGKILL)
         self.kills.append(Kill(at=time.time(), victim="run", pid=pid, run_id=run_id))
+        wait_for("its end", lambda: claims_of(self.instance).holder(run_id) != pid, timeout_seconds=30)
         return True
 
     def _seen_soon(self, ask: Callable[[], T | None]) -> T | None:
@@ -224,11 +225,13 @@ def unfinished(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return [run for run in instance.get_runs() if not run.is_finished]
 
 
-def materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dg.EventLogRecord]:
-    """Return every materialization of an asset."""
-    found, cursor, more = [], None, True
+def makers(instance: dg.DagsterInstance, stage: str) -> dict[str, set[str]]:
+    """Return the runs that made each partition of a stage; a run of several partitions tells of each one twice."""
+    found: dict[str, set[str]] = {}
+    cursor, more = None, True
     while more:
-        page = instance.fetch_materializations(key, limit=1000, cursor=cursor)
-        found += page.records
+        page = instance.fetch_materializations(dg.AssetKey([TEAM, NAME, stage]), limit=1000, cursor=cursor)
+        for record in page.records:
+            found.setdefault(str(record.partition_key), set()).add(record.run_id)
         cursor, more = page.cursor, page.has_more
     return found

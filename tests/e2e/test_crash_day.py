@@ -23,7 +23,7 @@ from tests.e2e.crashing import (
     Programs,
     Victim,
     at_rest,
-    materialized,
+    makers,
     unfinished,
 )
 from tests.e2e.programs import processes_of, wait_for
@@ -32,8 +32,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(420), pytest.mark.filterwarn
 
 SEED = 20131125
 N_EVENTS = 200
-VICTIMS: Mapping[Victim, int] = {"daemon": 8, "code server": 5, "run": 21, "warm process": 8, "watch": 8}
-LONGEST_PAUSE_SECONDS = 3.0
+VICTIMS: Mapping[Victim, int] = {"daemon": 9, "code server": 3, "run": 22, "warm process": 8, "watch": 8}
+"""Few code servers: Dagster's daemon starts a new one only once a minute, and no sensor ticks until then."""
+LONGEST_PAUSE_SECONDS = 2.0
+START_SECONDS = 15
+"""Within this time a daemon that was started looks after runs."""
 HEADER = "order_id,ordered_at,amount,region,returned"
 POISONED = 2
 NOTICED_SECONDS = 20
@@ -61,10 +64,6 @@ class Day:
     bad: Mapping[str, str]
     kills: tuple[Kill, ...]
     events: tuple[InboxEvent, ...]
-
-    def asset(self, stage: str) -> dg.AssetKey:
-        """Return the key of a stage."""
-        return dg.AssetKey([TEAM, NAME, stage])
 
 
 def orders(partition: str, *, amount: str = "", day: str = "", rows: int = 5) -> str:
@@ -171,15 +170,13 @@ def test_each_partition_is_made_of_the_bytes_that_landed(day: Day) -> None:
 
 
 def test_each_event_was_carried_out_by_one_run(day: Day) -> None:
-    made = materialized(day.instance, day.asset("features"))
-    assert Counter(str(record.partition_key) for record in made) == Counter(dict.fromkeys(day.good, 1))
-    run_of = {e.event.partition: e.run_id for e in day.events if e.state == "done"}
-    assert {str(record.partition_key): record.run_id for record in made} == run_of
-    raw = Counter((str(r.partition_key), r.run_id) for r in materialized(day.instance, day.asset("raw_data")))
-    assert set(raw.values()) == {1}
+    done = {e.event.partition: {str(e.run_id)} for e in day.events if e.state == "done"}
+    assert makers(day.instance, "features") == done, "features of an event are made by the run that it was bound to"
     succeeded = {run.run_id for run in day.instance.get_runs() if run.status == dg.DagsterRunStatus.SUCCESS}
-    again = Counter(partition for partition, run_id in raw if run_id in succeeded)
-    assert set(again.values()) == {1}, "no two runs succeeded for one event"
+    raw = makers(day.instance, "raw_data")
+    assert {partition: len(runs & succeeded) for partition, runs in raw.items() if len(runs & succeeded) > 1} == {}
+    begun = Counter(len(runs) for runs in raw.values())
+    sys.stderr.write(f"\nruns that read a file → files: {dict(begun)}\n")
 
 
 def test_no_run_or_slot_is_left(day: Day) -> None:
@@ -204,25 +201,24 @@ def test_the_bad_files_are_in_quarantine_each_with_its_reason(day: Day) -> None:
 
 def test_a_killed_run_is_noticed_soon_and_its_events_wait_for_their_next_run(day: Day) -> None:
     records = {record.dagster_run.run_id: record for record in day.instance.get_run_records()}
-    other = [kill.at for kill in day.kills if kill.victim == "daemon"]
+    daemons = [kill.at for kill in day.kills if kill.victim == "daemon"]
+    raw = makers(day.instance, "raw_data")
+    waited = 0
     noticed: list[float] = []
-    for kill in (kill for kill in day.kills if kill.victim == "run"):
-        record = records[kill.run_id]
-        assert record.end_time is not None
-        if not any(kill.at - NOTICED_SECONDS < at < kill.at + NOTICED_SECONDS for at in other):
-            noticed.append(record.end_time - kill.at)
-        killed_for = run_partitions(day, kill.run_id)
-        for event in (e for e in day.events if e.event.partition in killed_for and e.run_id != kill.run_id):
-            later = records[str(event.run_id)].create_timestamp.timestamp()
-            assert later >= record.end_time + BACKOFF_SECONDS, f"[{event.event.partition}] did not wait"
-    sys.stderr.write(f"\nnoticed after (s): {[round(seconds, 1) for seconds in sorted(noticed)]}\n")
-    assert all(seconds < NOTICED_SECONDS for seconds in noticed)
-
-
-def run_partitions(day: Day, run_id: str) -> set[str]:
-    """Return the partitions that a run set out to make, as far as its events tell."""
-    planned = day.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
-    found = {str(record.event_log_entry.dagster_event.partition) for record in planned.records}  # pyright: ignore[reportOptionalMemberAccess]
-    return found | {
-        str(r.partition_key) for r in materialized(day.instance, day.asset("raw_data")) if r.run_id == run_id
-    }
+    for run_id, at in {kill.run_id: kill.at for kill in day.kills if kill.victim == "run"}.items():
+        ended_at = records[run_id].end_time
+        assert ended_at is not None
+        restarts = [d + START_SECONDS for d in daemons if at - START_SECONDS < d < ended_at]
+        noticed.append(ended_at - max([at, *restarts]))
+        if records[run_id].dagster_run.status == dg.DagsterRunStatus.SUCCESS:
+            continue  # it had told its end already
+        for event in day.events:
+            if run_id in raw.get(event.event.partition, ()) and event.run_id != run_id:
+                waited += 1
+                again = records[str(event.run_id)].create_timestamp.timestamp()
+                assert again >= ended_at + BACKOFF_SECONDS, f"[{event.event.partition}] did not wait"
+    sys.stderr.write(
+        f"\nkilled runs noticed after (s): {[round(max(0.0, s), 1) for s in sorted(noticed)]}; {waited=}\n"
+    )
+    assert max(noticed) < NOTICED_SECONDS
+    assert waited, "some run was killed after it read a file and before its features were there"

@@ -3,18 +3,28 @@
 `pytest --pictures FOLDER` keeps the screenshots.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from deployments.births.land import land
+from resources.ledger import SqlLedger
 from tests.deployments.code_locations import code_locations
 from tests.e2e.browser import CHROMIUM, Page, chromium
 from tests.e2e.conftest import Demo
 from tests.e2e.graphql import Graphql
-from tests.e2e.programs import Development, development, fetch_json, instance, materializations, wait_for
+from tests.e2e.programs import (
+    Development,
+    development,
+    fetch_json,
+    instance,
+    materializations,
+    ml_assets,
+    wait_for,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,39 +100,68 @@ def test_every_code_location_watches_for_approvals_and_has_the_job_to_give_them(
         assert sensors["approvals"] == (5, "RUNNING"), entry["name"]
 
 
-def test_a_backfill_from_the_ui_is_completed_by_the_daemon_in_few_runs(demo: Demo, server: Graphql) -> None:
-    land(demo.state / "landing", ["1969", "1970"])
-    assets = ["births/daily_births/raw_data", "births/daily_births/features"]
+YEARS = ("1969", "1970", "1971")
+BIRTHS = "births/daily_births"
 
+
+def backfilled(server: Graphql, assets: Sequence[str], first: str) -> str:
+    """Launch a backfill as the UI does, wait for its success, and return its id."""
     launched = server.ask(
         """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
           __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
         params={
             "partitionsByAssets": [
-                {"assetKey": {"path": asset.split("/")}, "partitions": {"range": {"start": "1969", "end": "1970"}}}
+                {"assetKey": {"path": asset.split("/")}, "partitions": {"range": {"start": first, "end": YEARS[-1]}}}
                 for asset in assets
             ],
         },
     )["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    backfill = launched["backfillId"]
 
     def ended() -> str | None:
         answer = server.ask(
             """query ($id: String!) {
               partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }""",
-            id=backfill,
+            id=launched["backfillId"],
         )
         status = answer["partitionBackfillOrError"]["status"]
         return None if status in {"REQUESTED", "COMPLETING"} else status
 
-    assert wait_for("the backfill's end", ended, timeout_seconds=240, every_seconds=1) == "COMPLETED_SUCCESS"
+    assert wait_for("the backfill's end", ended, timeout_seconds=280, every_seconds=1) == "COMPLETED_SUCCESS"
+    return launched["backfillId"]
+
+
+def test_a_backfill_from_the_ui_is_completed_by_the_daemon_in_few_runs(demo: Demo, server: Graphql) -> None:
+    ml_assets(demo.state, "pause", "births", "--reason", "A person does it here.")
+    land(demo.state / "landing", YEARS)
+    assets = [f"{BIRTHS}/raw_data", f"{BIRTHS}/features"]
+
+    backfill = backfilled(server, assets, YEARS[0])
+
     with instance(demo.state) as opened:
         runs = opened.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
         done = {(m.asset, m.partition) for m in materializations(opened, *assets)}
     assert 1 <= len(runs) <= 2
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
-    assert done == {(asset, year) for asset in assets for year in ("1969", "1970")}
+    assert done == {(asset, year) for asset in assets for year in YEARS}
+
+
+def test_models_of_a_backfill_from_the_ui_are_decided_one_after_the_other_oldest_first(
+    demo: Demo, server: Graphql
+) -> None:
+    backfilled(server, [f"{BIRTHS}/row_index"], YEARS[0])
+    variants = [f"models/{name}" for name in ("poisson_boosting", "small_boosting", "ridge")]
+    stages = ["training_set", *variants, "candidate", "evaluation", "promotion"]
+
+    backfill = backfilled(server, [f"{BIRTHS}/{stage}" for stage in stages], YEARS[1])
+
+    decided = [d.partition for d in SqlLedger(f"sqlite:///{demo.state}/ledger.db").decisions(tuple(BIRTHS.split("/")))]
+    assert list(dict.fromkeys(decided)) == list(YEARS[1:])
+    with instance(demo.state) as opened:
+        records = opened.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill}))
+    spans = sorted((r.start_time or 0.0, r.end_time or 0.0) for r in records)
+    assert len(spans) == len(YEARS) - 1
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))
 
 
 def test_the_asset_graph_shows_every_stage(page: Page, served: Development, pictures: Path) -> None:

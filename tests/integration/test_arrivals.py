@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from ml_assets.arrivals import ArrivalSettings, Arrived, Cursor, arrive, arrive_
 from ml_assets.arrivals import inspect as inspect_module
 from ml_assets.arrivals import quarantine as quarantine_module
 from ml_assets.arrivals.known import usual_size
+from ml_assets.cli.validate import crossings
 from ml_assets.errors import SourceError
 from ml_assets.inbox_rules import visible_text
 from ml_assets.reading.pipeline_file import check_pipeline
 from ml_assets.sources import LandingZone, read_rows
-from ml_assets.spec import PipelineSpec
+from ml_assets.spec import AutomationSpec, PipelineSpec
 from ml_assets.stages.source_file import write_source_file
 from ml_assets.stages.step import Services
 from tests.components.shop import FEATURES, orders, policy, services, shop
@@ -633,3 +635,20 @@ def test_a_csv_file_of_a_million_columns_takes_no_memory(landing: Landing, heade
 
     assert partitions(arrived) == ["DE|2024-03"]
     assert "of at most 5,000" in landing.quarantined()["2024-02_DE.csv"]
+
+
+def test_validate_tells_of_a_pipeline_that_would_put_anothers_files_aside(tmp_path: Path) -> None:
+    ours = Landing(tmp_path / "ours").pipeline
+    spec = ours.spec.model_copy(
+        update={
+            "name": "greedy",
+            "automation": AutomationSpec(arrivals=True),
+            "partitions": ours.spec.partitions.model_copy(update={"group": None}),
+            "source": ours.spec.source.model_copy(update={"url": "shop/{time}.csv"}),
+        }
+    )
+    greedy = replace(ours, spec=spec)
+
+    (line,) = crossings([ours, greedy])
+
+    assert line.startswith("shop/greedy: source.url 'shop/{time}.csv' fits 'shop/2024-01_DE.csv' of shop/returns")

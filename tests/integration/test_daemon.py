@@ -57,6 +57,7 @@ def controller(*, exited: bool = False, error: str | None = None) -> Any:
     request = SimpleNamespace(get_code_location_entries=lambda: locations)
     return SimpleNamespace(
         _grpc_server_registry=SimpleNamespace(_active_entries={"flights": entry}),
+        _instance=SimpleNamespace(run_launcher=None),
         _workspace_process_context=SimpleNamespace(create_request_context=lambda: request),
     )
 

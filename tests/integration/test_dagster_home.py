@@ -43,7 +43,7 @@ class TestHome:
     def test_it_has_the_settings_of_the_local_deployment(self, instance):
         concurrency = instance.get_concurrency_config()
         assert concurrency.run_queue_config.max_concurrent_runs == 2
-        assert instance.run_coordinator.dequeue_interval_seconds == 1
+        assert instance.run_coordinator.dequeue_interval_seconds == 0.5
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_settings["free_slots_after_run_end_seconds"] > 0
         assert (instance.telemetry_enabled, instance.nux_enabled) == (False, False)

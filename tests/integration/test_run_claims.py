@@ -106,3 +106,18 @@ def test_asking_for_the_holder_keeps_nobody_from_a_claim(tmp_path: Path) -> None
             with claims.held("run") as mine:
                 assert mine
             asking.result()
+
+
+def test_nobody_else_can_open_what_claims_are_made_with(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with RunClaims(tmp_path / "claims").held("run") as mine:
+            modes = {
+                path.name: path.stat().st_mode & 0o777
+                for path in [tmp_path / "claims", *(tmp_path / "claims").iterdir()]
+            }
+    finally:
+        os.umask(before)
+
+    assert mine
+    assert modes == {"claims": 0o700, "mutex": 0o600, "run.claim": 0o600}

@@ -99,15 +99,7 @@ def test_runs_that_are_not_queued_cannot_be_pushed() -> None:
 
 
 def test_the_prompt_queue_is_a_queue_that_is_looked_at_twice_a_second(tmp_path: Path) -> None:
-    configuration = (ROOT / "deployments" / "local" / "dagster.yaml").read_text(encoding="utf-8")
-    for word, ours in (
-        ("dagster.core.run_coordinator", "resources.run_queue"),
-        ("QueuedRunCoordinator", "PromptRunQueue"),
-    ):
-        configuration = configuration.replace(word, ours)
-    file = tmp_path / "dagster.yaml"
-    file.write_text(configuration, encoding="utf-8")
-    initialise_home(tmp_path / "home", file)
+    initialise_home(tmp_path / "home")
 
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         assert type(instance.run_coordinator).__name__ == "PromptRunQueue"

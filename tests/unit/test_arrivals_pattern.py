@@ -127,3 +127,18 @@ def test_every_partition_is_found_by_its_own_url(url: str, group: str, month: in
     place = partition_url(spec(url, group=GROUPS).source, group, f"2024-{month:02d}")
 
     assert found.match(place.removeprefix(found.url(""))) == f"{group}|2024-{month:02d}"
+
+
+@pytest.mark.parametrize(
+    ("url", "other", "taken"),
+    [
+        ("in/{time}.csv", "in/{time}_{group}.csv", "in/2024-01_DE.csv"),
+        ("in/{time}_{group}.csv", "in/{time}.csv", None),
+        ("in/{time}.csv", "in/{time}.csv", None),
+        ("in/{time}.csv", "out/{time}_{group}.csv", None),
+        ("in/a_{time}.csv", "in/b_{time}_{group}.csv", None),
+        ("{time}.csv", "/data/{time}_{group}.csv", None),
+    ],
+)
+def test_a_pattern_that_takes_another_pipelines_files_for_misnamed(url: str, other: str, taken: str | None) -> None:
+    assert pattern(url).takes_for_misnamed(spec(other)) == taken
