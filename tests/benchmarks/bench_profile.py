@@ -1,143 +1,160 @@
-"""CPU of profiles against plain libraries on the same rows; run `python -m tests.benchmarks.bench_profile`.
+"""Profiles and their comparison against numpy, scipy and Evidently: `python -m tests.benchmarks.bench_profile`.
 
-A table of 1,000,000 rows × 50 columns over 30 days: 40 numeric (continuous, skewed, whole numbers, mostly zero, with
-nulls) and 10 categories of 2 to 200,000 values. Two plain contenders, in numpy and pandas:
+Two tables of 1,000,000 rows × 50 columns over 30 days each: 40 numeric columns (continuous, skewed, whole numbers,
+mostly zero, with nulls) and 10 categories of 2 to 200,000 values. In the current table four columns are distributed
+otherwise than in the reference. Contenders:
 
-- *whole*: of each numeric column 20 quantiles, mean, variance, least, greatest, nulls and distinct values; of each
-  category the counts and the number of its values. The profile holds all that, and for each day besides.
-- *whole and each day*: the same, and for each day 20 quantiles, mean, variance and nulls, and counts of categories.
+- *facts*: of each numeric column of the current table 20 quantiles, mean, variance, nulls and distinct values; of each
+  category the counts and the number of its values; in numpy and pandas. Our profile holds all that, and for each day.
+- *daily facts*: the same, and for each day 20 quantiles, mean, variance and nulls, and counts of categories.
+- *tests*: scipy's ks_2samp of each numeric column and chi2_contingency of each category's counts, from the rows.
+- Evidently's DataDriftPreset with its defaults and its result as JSON, on the same rows: distances, and no p-values.
+- ours: the profile of the current table; the comparison of two stored profiles, which reads two JSON texts and makes
+  the report's; the same with twelve months added up as reference; profile and comparison together, once with the
+  stored profile of the reference and once with both made anew.
 
-The contenders run in turns, so that a busy machine slows all alike; medians of the CPU seconds are compared.
+Every contender runs in a process of its own, one thread each, in turns, so that a busy machine slows all alike.
+Imports, first calls (on 1,500 rows) and the reading of the tables are outside of what is measured, for all of them.
+CPU is user and system time of the process and its children; medians are compared.
+
+Evidently needs an environment of its own, whose interpreter is given with --rival; without it, it is left out:
+
+    python -m venv rivals
+    rivals/bin/python -m pip install evidently==0.7.23 pyarrow "pandas<3"
+    python -m tests.benchmarks.bench_profile --rival rivals/bin/python
 """
 # ruff: noqa: T201 - a benchmark prints its table
 
 import argparse
 import json
-import statistics
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-from numpy.typing import NDArray
+from tests.benchmarks.measure import Cost, medians
+from tests.benchmarks.profile_contenders import CONTENDERS, MOVED, N_CATEGORIES, N_DAYS, N_NUMERIC, write_tables
+from tests.benchmarks.profile_rival import WARM_UP_ROWS
 
-from ml_assets.profiles.document import from_document, to_document
-from ml_assets.profiles.profile import merge
-from ml_assets.profiles.table import profile_table
+Run = dict[str, object]
 
-QUANTILES = np.linspace(0, 1, 20)
-N_DAYS = 30
-N_NUMERIC, N_CATEGORIES = 40, 10
-
-
-def made_up(n_rows: int, seed: int) -> tuple[pa.Table, NDArray[np.datetime64]]:
-    """Return 40 numeric columns and 10 of text, and the local day of each row, in its order."""
-    rng = np.random.default_rng(seed)
-    shapes: list[Callable[[], NDArray[np.float64]]] = [
-        lambda: rng.normal(size=n_rows),
-        lambda: rng.lognormal(0, 2, n_rows),
-        lambda: np.round(rng.gamma(1.2, 14, n_rows) - 12),
-        lambda: np.where(rng.random(n_rows) < 0.8, 0.0, rng.gamma(1, 5, n_rows)),
-        lambda: rng.normal(size=n_rows),
-    ]
-    columns: dict[str, pa.Array] = {}
-    for i in range(N_NUMERIC):
-        values = shapes[i % len(shapes)]()
-        columns[f"number_{i}"] = pa.array(values, mask=rng.random(n_rows) < 0.03 if i % len(shapes) == 4 else None)
-    for i in range(N_CATEGORIES):
-        n_values = (2, 5, 12, 16, 30, 100, 400, 900, 5_000, 200_000)[i]
-        names = pa.array([f"value-{j:06d}" for j in range(n_values)])
-        columns[f"category_{i}"] = names.take(pa.array((n_values * rng.random(n_rows) ** 2).astype(np.int64)))
-    days = np.datetime64("2013-01-01") + np.sort(rng.integers(0, N_DAYS, n_rows)).astype("timedelta64[D]")
-    return pa.table(columns), days
+RIVAL = Path(__file__).with_name("profile_rival.py")
+EVIDENTLY = "Evidently"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+TITLES = {
+    "facts": "numpy, pandas: facts",
+    "daily facts": "numpy, pandas: daily facts",
+    "tests": "scipy: tests",
+    EVIDENTLY: "Evidently: drift preset",
+    "profile": "ours: profile",
+    "comparison": "ours: comparison",
+    "comparison with a year": "ours: comparison with 12 months",
+    "profile and comparison": "ours: profile and comparison",
+    "both profiles and comparison": "ours: both profiles and comparison",
+}
+RATIOS = (
+    ("profile", "facts"),
+    ("profile", "daily facts"),
+    ("comparison", "tests"),
+    ("comparison with a year", "tests"),
+    ("comparison", EVIDENTLY),
+    ("tests", EVIDENTLY),
+    ("profile and comparison", EVIDENTLY),
+    ("both profiles and comparison", EVIDENTLY),
+)
 
 
-def plain_whole(frame: pd.DataFrame) -> dict[str, object]:
-    """Return facts of each column of a frame, in numpy and pandas."""
-    facts: dict[str, object] = {}
-    for name in frame.columns:
-        column = frame[name]
-        if name.startswith("category"):
-            counts = column.value_counts()
-            facts[name] = (counts, len(counts), column.isna().sum())
-        else:
-            values = column.to_numpy()
-            values = values[np.isfinite(values)]
-            quantiles = np.quantile(values, QUANTILES)
-            facts[name] = (quantiles, values.mean(), values.var(), len(np.unique(values)), len(column) - len(values))
-    return facts
+def run_one(name: str, folder: Path, rival: Path | None) -> Run:
+    """Return what one contender found and took in a process of its own.
+
+    Raises:
+        SystemExit: If it fails, with the end of what it wrote.
+    """
+    ours = [sys.executable, "-m", "tests.benchmarks.profile_contenders", name, str(folder)]
+    command = [str(rival), str(RIVAL), str(folder)] if name == EVIDENTLY else ours
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def plain_days(frame: pd.DataFrame, days: NDArray[np.datetime64]) -> list[dict[str, object]]:
-    """Return facts of each day's rows, which lie together, in numpy and pandas."""
-    starts = np.flatnonzero(np.r_[True, days[1:] != days[:-1]])
-    found = []
-    for start, end in zip(starts, np.r_[starts[1:], len(days)], strict=True):
-        part, facts = frame.iloc[start:end], {}
-        for name in frame.columns:
-            if name.startswith("category"):
-                facts[name] = part[name].value_counts()
-                continue
-            values = part[name].to_numpy()
-            n = len(values)
-            values = values[np.isfinite(values)]
-            facts[name] = (np.quantile(values, QUANTILES), values.mean(), values.var(), n - len(values))
-        found.append(facts)
-    return found
+def measure(folder: Path, rounds: int, rival: Path | None) -> dict[str, list[Run]]:
+    """Return each contender's runs, in turns."""
+    names = [name for name in TITLES if name in CONTENDERS or rival is not None]
+    runs: dict[str, list[Run]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            runs[name].append(run_one(name, folder, rival))
+    return runs
 
 
-def cpu_in_turns(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median CPU seconds of each action, run in turns after one round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(rounds + 1):
-        for name, action in actions.items():
-            cpu = time.process_time()
-            action()
-            seconds[name].append(time.process_time() - cpu)
-    return {name: statistics.median(found[1:]) for name, found in seconds.items()}
+def cost_of(run: Run) -> Cost:
+    """Return the seconds of a run."""
+    return Cost(cpu=float(str(run["cpu"])), wall=float(str(run["wall"])))
 
 
-def compare_profile(n_rows: int, rounds: int) -> None:
-    """Print the cost of a profile beside that of the plain contenders."""
-    table, days = made_up(n_rows, seed=7)
-    frame = table.to_pandas()
-    names = table.column_names
-    profile = profile_table(table, names, days)
-    document = to_document(profile)
-    seconds = cpu_in_turns(
-        {
-            "profile": lambda: profile_table(table, names, days),
-            "plain, whole": lambda: plain_whole(frame),
-            "plain, whole and each day": lambda: (plain_whole(frame), plain_days(frame, days)),
-            "to a document": lambda: to_document(profile),
-            "from a document": lambda: from_document(document),
-            "adding up 12": lambda: merge([profile] * 12),
-        },
-        rounds,
-    )
-    size = len(json.dumps(document))
-    print(f"\n{n_rows:,} rows × {len(names)} columns, {N_DAYS} days, {rounds} rounds; document {size / 1e3:,.0f} kB")
-    print(f"{'':<28}{'CPU s':>9}{'profile ÷ it':>15}")
-    for name, cpu in seconds.items():
-        ratio = f"{seconds['profile'] / cpu:>15.2f}" if name.startswith("plain") else ""
-        print(f"{name:<28}{cpu:>9.3f}{ratio}")
+def show(runs: Mapping[str, Sequence[Run]]) -> None:
+    """Print seconds, ratios, and what was found."""
+    costs = {name: [cost_of(run) for run in found] for name, found in runs.items()}
+    middle = {name: medians(found) for name, found in costs.items()}
+    print(f"{'':<38}{'CPU s':>9}{'wall s':>9}   CPU s of each round")
+    for name, cost in middle.items():
+        print(f"{TITLES[name]:<38}{cost.cpu:>9.3f}{cost.wall:>9.3f}   {' '.join(f'{c.cpu:.3f}' for c in costs[name])}")
+    print(f"\n{'':<62}{'CPU':>9}{'wall':>9}")
+    for ours, theirs in RATIOS:
+        if theirs in middle:
+            one, other = middle[ours], middle[theirs]
+            title = f"{TITLES[ours]} ÷ {TITLES[theirs].partition(':')[0]}{f' {theirs}' if theirs != EVIDENTLY else ''}"
+            print(f"{title:<62}{one.cpu / other.cpu:>9.4f}{one.wall / other.wall:>9.4f}")
+    print()
+    for name, found in runs.items():
+        if "moved" in found[0]:
+            named = names_of(found[0])
+            changed, others = len(named & set(MOVED)), len(named - set(MOVED))
+            of_others = N_NUMERIC + N_CATEGORIES - len(MOVED)
+            print(f"{TITLES[name]:<38} names {changed} of {len(MOVED)} changed columns, {others} of {of_others} others")
+    print(f"Kolmogorov-Smirnov distances differ from scipy's by {difference(runs):.4f} at most")
 
 
-# The comparison of two sets of partitions, and both against Evidently, are added here.
+def names_of(run: Run) -> set[str]:
+    """Return the columns that a run says have moved."""
+    moved = run["moved"]
+    assert isinstance(moved, list)
+    return set(moved)
+
+
+def difference(runs: Mapping[str, Sequence[Run]]) -> float:
+    """Return the greatest difference of a column's distance, from stored profiles, from scipy's of the rows."""
+    ours, theirs = (runs[name][0]["distances"] for name in ("comparison", "tests"))
+    assert isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys()
+    return max(abs(ours[name] - theirs[name]) for name in theirs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the sizes that are asked for."""
+    """Make the tables of each size, measure in turns, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[9_000, 1_000_000], help="rows of each table")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default 3)")
+    parser.add_argument("--rival", type=Path, help="interpreter of the environment with Evidently")
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
     options = parser.parse_args(arguments)
-    versions = f"numpy {np.__version__}, pandas {pd.__version__}, pyarrow {pa.__version__}"
-    print(f"Python {sys.version.split()[0]}, {versions}")
+    if min(options.rows) < WARM_UP_ROWS or options.rounds < 1:
+        parser.error(f"--rows must be at least {WARM_UP_ROWS:,} and --rounds at least 1")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "pandas", "pyarrow"))
+    print(f"Python {sys.version.split()[0]}, {versions}; one thread each, {os.cpu_count()} cores", flush=True)
     for n_rows in options.rows:
-        compare_profile(n_rows, options.rounds)
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            folder = Path(name)
+            write_tables(folder, n_rows)
+            size = (folder / "current.json").stat().st_size / 1e3
+            runs = measure(folder, options.rounds, options.rival)
+        print(f"\n{n_rows:,} rows × {N_NUMERIC + N_CATEGORIES} columns a side, {N_DAYS} days each, ", end="")
+        print(f"{options.rounds} rounds; a stored profile has {size:,.0f} kB")
+        print(runs[EVIDENTLY][0]["version"] if options.rival else "Evidently is left out: --rival is not given")
+        show(runs)
     return 0
 
 

@@ -133,8 +133,8 @@ def test_events_and_dead_letters_of_the_period_hold_it_back(shop: Shop) -> None:
     names = {guard.name: guard.sentence for guard in decided(shop).holding}
 
     assert names.keys() == {"bad_data", "events"}
-    assert names["events"] == "1 events of 2024-03 wait for their run or are in one."
-    assert names["bad_data"].startswith("1 dead letters concern 2024-03")
+    assert names["events"] == "1 event of 2024-03 waiting for a run, or in one."
+    assert names["bad_data"].startswith("1 dead letter concerns 2024-03")
 
 
 def test_drift_counts_only_when_quality_suffers(shop: Shop) -> None:

@@ -135,6 +135,8 @@ def test_a_bad_file_is_told_and_nothing_is_submitted(make: Callable[..., Desk]) 
 
     (line,) = desk.said
     assert line.startswith(f"shop/returns: {file} was refused:")
+    moved_to = Path(line.rpartition(" It is now ")[2].removesuffix("."))
+    assert (moved_to.parent.name, moved_to.is_file(), file.exists()) == ("returns", True, False)
     assert desk.watch.due == {}
 
 

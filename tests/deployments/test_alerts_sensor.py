@@ -9,7 +9,7 @@ from dagster._core.definitions.freshness import FreshnessState, FreshnessStateCh
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from ml_assets.assets.team_pipeline import TeamPipeline
-from ml_assets.interfaces import Record
+from ml_assets.interfaces import Decision, PipelinePath, Record
 from ml_assets.retraining.pauses import EVERYTHING
 from ml_assets.testing.alerts import FakeAlerts
 from ml_assets.testing.inbox import NOW, FakeInbox, event, failure
@@ -99,11 +99,17 @@ def test_missed_freshness_is_told_once_for_each_miss(location: Location, monkeyp
     assert location.kinds == ["freshness_missed"] * 2
 
 
-def test_a_pipeline_that_cannot_be_read_is_said_and_tried_again(location: Location) -> None:
+def test_a_pipeline_that_cannot_be_read_is_said_and_tried_again(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     location.tick()
     location.inbox.bury(event(), failure(), now=NOW)
-    broken = Record(pipeline=PATH, kind="automation", subject="x", body={"event": "decision"})
-    location.ledger.append(broken)
+
+    def tampered(pipeline: PipelinePath) -> list[Decision]:
+        raise KeyError(pipeline)
+
+    monkeypatch.setattr(location.ledger, "decisions", tampered)
+    location.ledger.append(Record(pipeline=PATH, kind="automation", subject="x", body={"event": "request"}))
 
     said = location.tick().skip_message
 

@@ -208,7 +208,7 @@ def test_events_in_progress_hold_it_back(shop: Shop) -> None:
     told = ask(shop)
 
     assert not told.run_requests
-    assert told.skip_message == "shop/returns: wait: 1 events of 2024-03 wait for their run or are in one."
+    assert told.skip_message == "shop/returns: wait: 1 event of 2024-03 waiting for a run, or in one."
 
 
 def test_conditions_rest_while_nothing_happens_and_look_again_when_something_does(shop: Shop) -> None:

@@ -44,7 +44,7 @@ def test_the_list_says_what_became_of_each_alert(desk: Desk) -> None:
     shown = " ".join(desk.run("list").output.split())
 
     assert shown.index("title of slack|b") < shown.index("title of log|a")
-    assert all(words in shown for words in ("sent 2026-11-25 12:00", "failed 1 times", "to be sent"))
+    assert all(words in shown for words in ("sent 2026-11-25 12:00", "failed 1 time,", "to be sent"))
     assert "title of log|a" not in desk.run("list", "--pending").output
 
 

@@ -110,7 +110,8 @@ def test_a_dead_letter_is_shown_with_its_place_and_traceback(desk: Desk) -> None
     for fact in ("place EWR/2013-01.csv", "key 2", "last run 0f1e2d3c-run", '"bytes": 1234', "failed runs 1"):
         assert fact in said
     assert "repeats 1, the last at 2013-02-01 06:01:00 UTC" in said
-    assert said.endswith("Traceback … Once the cause is mended: ml-assets dead-letters replay 2")
+    assert "Traceback … Once the cause is mended: ml-assets dead-letters replay 2 If something newer" in said
+    assert said.endswith('such as a corrected file: ml-assets dead-letters discard 2 --reason "…"')
     assert "Once the cause" not in desk.say(dead_letters, "show", "1")
 
 

@@ -62,7 +62,8 @@ def test_each_scope_is_paused_and_resumed(project: Project, scope: tuple[str, ..
     assert held is not None
     assert (held.covers, held.by, held.reason) == (covers, "lena", "Inventory")
     assert told.endswith(f"Nothing of it starts by itself until `{ending}`.")
-    say(project, resume, *scope)
+    ended = say(project, resume, *scope)
+    assert re.fullmatch(r"Resumed: \S.*\. The pause that ended: lena paused .+: Inventory", ended)
     assert paused(ledger, PATH) is None
 
 
