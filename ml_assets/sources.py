@@ -264,9 +264,14 @@ def check_rows(
 
     what = f"partition {time if group is None else f'{group}|{time}'}"
     if group_column is not None:
-        strangers = pc.sum(pc.not_equal(table[group_column], group)).as_py() or 0
+        others = pc.fill_null(pc.not_equal(table[group_column], group), True)
+        strangers = pc.sum(others).as_py() or 0
         if strangers:
-            raise SourceError(f"{strangers} rows of {what} have another {group_column} than {group!r}.")
+            example = table[group_column].filter(others)[0].as_py()
+            raise SourceError(
+                f"{strangers} of {table.num_rows} rows of {what} have another {group_column} than {group!r}, such as "
+                f"{example!r}. Land each group's rows in the file of its name."
+            )
     start, end = periods.bounds(time)
     when = event_times(table, source)
     outside = pc.or_kleene(pc.less(when, start), pc.greater_equal(when, end))

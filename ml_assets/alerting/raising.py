@@ -73,7 +73,8 @@ def dead_letters(events: Iterable[InboxEvent]) -> Iterator[Alert]:
                 kept.event.pipeline,
                 subject=(str(kept.number), kept.run_id or "no-run"),
                 title=f"event {kept.number} for [{kept.event.partition}] is a dead letter",
-                body=f"{_sentence(kept.reason)} It came as {what!r} and failed {kept.attempts} times. Look at it: "
+                body=f"{_sentence(kept.reason)} It came as {what!r} and failed {kept.attempts} "
+                f"time{'' if kept.attempts == 1 else 's'}. Look at it: "
                 f"ml-assets dead-letters show {kept.number}. Once the cause is mended: "
                 f"ml-assets dead-letters replay {kept.number}",
             )

@@ -73,6 +73,24 @@ def quarantine_folder(landing: LandingZone, spec: PipelineSpec) -> str:
     return f"{base}/{FOLDER}/{spec.team}/{spec.name}"
 
 
+def count_quarantined(landing: LandingZone, spec: PipelineSpec) -> int:
+    """Return how many files lie in a pipeline's quarantine; what explains them is not counted.
+
+    Raises:
+        SourceError: If the folder cannot be looked at.
+    """
+    folder = quarantine_folder(landing, spec)
+    file_system, path = landing.locate(folder)
+    try:
+        places = file_system.ls(path, detail=False)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be looked at: {error}. Let this process read it.") from error
+    names = [str(place).rstrip("/").rpartition("/")[2] for place in places]
+    return sum(not name.startswith(".") and not name.endswith(REASON_SUFFIX) for name in names)
+
+
 def safe_name(candidate: Candidate) -> str:
     """Return a plain file name that no other file and no other version of it has, such as `20130201T060000Z_…`."""
     try:

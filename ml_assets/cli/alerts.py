@@ -76,5 +76,6 @@ def _state(row: RaisedAlert) -> str:
     if row.sent_at is not None:
         return f"sent {row.sent_at:%Y-%m-%d %H:%M}"
     if row.attempts:
-        return f"failed {row.attempts} times, next at {row.not_before:%Y-%m-%d %H:%M}: {row.last_error}"
+        times = "1 time" if row.attempts == 1 else f"{row.attempts} times"
+        return f"failed {times}, next at {row.not_before:%Y-%m-%d %H:%M}: {row.last_error}"
     return "to be sent"

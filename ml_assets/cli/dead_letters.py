@@ -133,6 +133,10 @@ def _lines(kept: InboxEvent) -> Iterator[str]:
     if kept.state == "dead":
         yield ""
         yield f"Once the cause is mended: ml-assets dead-letters replay {kept.number}"
+        yield (
+            "If something newer made up for it, such as a corrected file: "
+            f'ml-assets dead-letters discard {kept.number} --reason "…"'
+        )
 
 
 def _name(kept: InboxEvent) -> str:

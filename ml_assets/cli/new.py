@@ -37,7 +37,7 @@ def new(pipeline: str) -> None:
         raise click.ClickException(str(error)) from error
     click.echo(
         f"\nNext: edit it, then `ml-assets validate {folder.relative_to(project.root)}`; "
-        f"`ml-assets dev` shows it under {team}."
+        f"`ml-assets dev` shows it under {team} (one that runs already: reload all code locations)."
     )
 
 

@@ -35,7 +35,7 @@ def resume(scope: str | None, reason: str) -> None:
     if ended is None:
         click.echo(f"There is no pause of {words(covered)}.")
     else:
-        click.echo(f"{words(covered).capitalize()} goes on; {ended}")
+        click.echo(f"Resumed: {words(covered)}. The pause that ended: {ended}")
     for wider in pauses.scopes_of(covered):
         held = pauses.pause_of(ledger, wider)
         if held is not None:

@@ -4,16 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ml_assets.arrivals.quarantine import count_quarantined, quarantine_folder
 from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console, summary
-from ml_assets.errors import MlAssetsError, SpecError
+from ml_assets.errors import MlAssetsError, SourceError, SpecError
 from ml_assets.interfaces import EventState, Inbox, Ledger, PipelinePath
 from ml_assets.periods import split_partition
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.retraining.pauses import Pause, pause_of, scopes_of
+from ml_assets.sources import LandingZone
+from ml_assets.spec import PipelineSpec
 from ml_assets.stages.trust import trusted_champion
 
 
@@ -23,8 +27,11 @@ def status(pipeline: str | None) -> None:
     """Show every pipeline in a line, or one pipeline period by period."""
     project, console = load_project(), make_console()
     if pipeline is None:
-        console.print(_overview(project))
+        table, remarks = _overview(project)
+        console.print(table)
         services = project.profile.services()
+        for remark in remarks:
+            console.print(remark, style="red", highlight=False, markup=False, soft_wrap=True)
         for held in pauses(services.ledger, [path_of(file) for file in project.pipeline_files()]):
             console.print(f"{held}.", style="yellow", highlight=False, soft_wrap=True)
         if dead := dead_letters_line(services.inbox, None):
@@ -34,8 +41,11 @@ def status(pipeline: str | None) -> None:
     services = project.profile.services()
     stored = services.data_store.partitions((loaded.spec.team, loaded.spec.name, "raw_data"))
     periods = sorted({split_partition(key)[1] for key in stored})
+    aside = quarantine_line(services.landing, loaded.spec)
     if not periods:
         console.print(f"{pipeline} has no data yet; `ml-assets backfill {pipeline} --from … --to …` makes some.")
+        if aside:
+            console.print(aside, style="red", highlight=False, markup=False, soft_wrap=True)
         return
     console.print(summary(services, loaded, periods))
     for decision in services.ledger.decisions((loaded.spec.team, loaded.spec.name)):
@@ -47,6 +57,8 @@ def status(pipeline: str | None) -> None:
     console.print(f"events: {event_words(services.inbox.counts().get(path, {}))}", highlight=False)
     if dead := dead_letters_line(services.inbox, path):
         console.print(dead, style="red")
+    if aside:
+        console.print(aside, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def pauses(ledger: Ledger, paths: Sequence[PipelinePath]) -> list[Pause]:
@@ -84,10 +96,27 @@ def dead_letters_line(inbox: Inbox, path: PipelinePath | None) -> str:
     return f"{n_dead} dead letter{'' if n_dead == 1 else 's'}; see: ml-assets dead-letters list{name}"
 
 
-def _overview(project: Project) -> Table:
-    table = Table(header_style="bold")
-    for column in ("pipeline", "data", "predictions", "decisions", "champion", "events", "description"):
-        table.add_column(column, no_wrap=column != "description")
+def quarantine_line(landing: LandingZone, spec: PipelineSpec) -> str:
+    """Return how many files of a pipeline were put aside, and where they lie; empty when there is none."""
+    if not spec.automation.arrivals:
+        return ""
+    try:
+        n_aside = count_quarantined(landing, spec)
+    except SourceError as error:
+        return str(error)
+    if not n_aside:
+        return ""
+    return (
+        f"{spec.team}/{spec.name}: {n_aside} file{'' if n_aside == 1 else 's'} in quarantine, each beside its reason: "
+        f"{quarantine_folder(landing, spec)}"
+    )
+
+
+def _overview(project: Project) -> tuple[Table, list[str]]:
+    """Return a row for each pipeline, and what to say below them of those that are broken or had bad files."""
+    table, remarks = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)), list[str]()
+    for column in ("pipeline", "data", "predictions", "decisions", "champion", "events"):
+        table.add_column(column, no_wrap=True)
     services = project.profile.services()
     for file in project.pipeline_files():
         name = "/".join(path_of(file))
@@ -98,26 +127,27 @@ def _overview(project: Project) -> Table:
             scored = services.data_store.partitions((*path, "predictions"))
             decisions = services.ledger.decisions(path)
             events = event_words(services.inbox.counts().get(path, {}))
+            remarks += filter(None, [quarantine_line(services.landing, spec)])
         except SpecError as error:
-            table.add_row(
-                name, "[red]broken", "", "", "", "", f"{len(error.problems)} problems; see `ml-assets validate`"
-            )
+            table.add_row(name, "[red]broken")
+            remarks.append(f"{name}: {len(error.problems)} problems; see `ml-assets validate`")
             continue
         except MlAssetsError as error:
-            table.add_row(name, "[red]unknown", "", "", "", "", str(error))
+            table.add_row(name, "[red]unknown")
+            remarks.append(f"{name}: {error}")
             continue
         try:
             champion = trusted_champion(services, path, None).champion
         except MlAssetsError as error:
-            table.add_row(name, "[red]unknown", "", "", "", "", str(error))
+            table.add_row(name, "[red]unknown")
+            remarks.append(f"{name}: {error}")
             continue
         table.add_row(
             name,
-            f"{len(data)} partitions",
-            f"{len(scored)} partitions",
+            f"{len(data)} partition{'' if len(data) == 1 else 's'}",
+            f"{len(scored)} partition{'' if len(scored) == 1 else 's'}",
             str(len(decisions)),
             "–" if champion is None else f"version {champion.model_version} of {champion.partition}",
             events,
-            spec.description,
         )
-    return table
+    return table, remarks

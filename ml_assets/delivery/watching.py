@@ -93,7 +93,8 @@ class Watch:
         elif became.fate == "waiting" and count < MOST_LOOKS:
             self.looks[path, file] = (now + LOOK_AGAIN, count + 1)
         elif became.fate in ("quarantined", "buried"):
-            self.say(f"{name} was refused: {became.reason}")
+            moved = became.quarantined
+            self.say(f"{name} was refused: {became.reason}" + (f" It is now {moved.moved_to}." if moved else ""))
 
     def _poll(self, path: PipelinePath, now: datetime) -> None:
         settings = ArrivalSettings.of(self.push.services.policy.effective(path))

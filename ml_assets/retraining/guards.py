@@ -68,7 +68,7 @@ def budget(situation: Situation, policy: EffectivePolicy, now: datetime) -> list
             name="budget_runs",
             holds=full,
             until=oldest,
-            sentence=f"{len(starts)} runs were started within seven days, of {runs:g} "
+            sentence=f"{_counted(len(starts), 'run was', 'runs were')} started within seven days, of {runs:g} "
             f"{place(policy, 'retraining.runs_per_week')}.",
         ),
         Guard(
@@ -162,14 +162,14 @@ def readiness(situation: Situation, now: datetime) -> list[Guard]:
         Guard(
             name="bad_data",
             holds=bool(period.dead),
-            sentence=f"{period.dead} dead letters concern {period.key}; see `ml-assets dead-letters list "
-            f"{situation.name}`.",
+            sentence=f"{_counted(period.dead, 'dead letter concerns', 'dead letters concern')} {period.key}; "
+            f"see `ml-assets dead-letters list {situation.name}`.",
         ),
         Guard(
             name="events",
             holds=bool(period.waiting),
             until=now + SOON,
-            sentence=f"{period.waiting} events of {period.key} wait for their run or are in one.",
+            sentence=f"{_counted(period.waiting, 'event', 'events')} of {period.key} waiting for a run, or in one.",
         ),
     ]
 
@@ -208,6 +208,10 @@ def _how(ending: str | None) -> str:
 
 def _listed(keys: tuple[str, ...]) -> str:
     return ", ".join(keys[:5]) + (f" … +{len(keys) - 5} more" if len(keys) > 5 else "")
+
+
+def _counted(n: int, one: str, more: str) -> str:
+    return f"{n} {one if n == 1 else more}"
 
 
 def _at(instant: datetime) -> str:

@@ -166,7 +166,7 @@ def plain_tests(reference: pd.DataFrame, current: pd.DataFrame) -> Found:
         else:
             sides = [values[np.isfinite(values)] for values in (reference[name].to_numpy(), current[name].to_numpy())]
             test = ks_2samp(*sides, method="asymp")
-            distances[name], p_value = float(test.statistic), test.pvalue  # pyright: ignore
+            distances[name], p_value = float(test.statistic), test.pvalue  # pyright: ignore[reportAttributeAccessIssue]
         if p_value < 0.05:
             moved.append(name)
     return {"distances": distances, "moved": moved}

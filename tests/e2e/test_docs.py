@@ -146,7 +146,9 @@ def test_the_pipeline_in_python_of_the_guide(root: Path) -> None:
     keys = {spec.key.to_user_string() for spec in team.load().resolve_all_asset_specs()}
 
     stages = "raw_data features row_index training_set models/logistic candidate evaluation promotion predictions"
-    assert keys == {f"acme/returns_in_python/{stage}" for stage in ("landing/partitions", *stages.split())}
+    assert keys == {
+        f"acme/returns_in_python/{stage}" for stage in ("landing/partitions", *stages.split(), "drift", "performance")
+    }
 
 
 # Guide: features

@@ -218,6 +218,7 @@ def test_a_run_executed_again_from_its_failure_repeats_no_finished_step(month_wi
         },
         "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "2013-03"}]},
     }
+    ml_assets(month_with_data, "pause", "flights", "--reason", "A person runs it here.")
     with development(month_with_data) as served, instance(month_with_data) as opened:
         server = Graphql(url=served.dagster_url)
         first = launched(server.ask(RUN, params=params))

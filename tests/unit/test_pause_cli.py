@@ -1,5 +1,6 @@
 """`ml-assets pause`, `resume` and `automation request`: what they record, refuse and say."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace

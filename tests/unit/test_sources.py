@@ -85,8 +85,16 @@ def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
 
 def test_rows_of_another_group_and_repeated_ids_are_refused(tmp_path: Path) -> None:
     table = read(tmp_path, GOOD)
-    with pytest.raises(SourceError, match=r"2 of 2 rows of partition J\|2013-01 have another place than 'J', such as 'E'"):
+    with pytest.raises(
+        SourceError, match=r"2 of 2 rows of partition J\|2013-01 have another place than 'J', such as 'E'"
+    ):
         check_rows(table, SOURCE, PERIODS, group_column="place", group="J", time="2013-01")
+
+    nobody = read(tmp_path, GOOD.replace(",E,1.5", ",,1.5"))
+    with pytest.raises(
+        SourceError, match=r"1 of 2 rows of partition E\|2013-01 have another place than 'E', such as None"
+    ):
+        check_rows(nobody, SOURCE, PERIODS, group_column="place", group="E", time="2013-01")
 
     twice = pa.concat_tables([table, table.slice(1)])
     with pytest.raises(SourceError, match=r"1 rows of partition E\|2013-01 repeat the row id \['id'\]"):
