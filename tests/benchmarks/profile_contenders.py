@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from ml_assets.profiles.table import profile_table
 from tests.benchmarks.profile_rival import WARM_UP_ROWS, measured
 
 Days = NDArray[np.datetime64]
-Found = dict[str, object]
+Found = dict[str, Any]
 
 SIDES = ("reference", "current")
 FIRST_DAYS = ("2013-01-01", "2013-01-31")
@@ -122,9 +123,9 @@ def read_back(text: str) -> Profile:
     return from_document(json.loads(text))
 
 
-def plain_whole(frame: pd.DataFrame) -> dict[str, tuple[object, ...]]:
+def plain_whole(frame: pd.DataFrame) -> dict[str, tuple[Any, ...]]:
     """Return facts of each column of a frame, in numpy and pandas."""
-    facts: dict[str, tuple[object, ...]] = {}
+    facts: dict[str, tuple[Any, ...]] = {}
     for name in frame.columns:
         column = frame[name]
         if name.startswith("category"):
