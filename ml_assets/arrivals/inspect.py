@@ -10,15 +10,14 @@ from ml_assets.arrivals.listing import Candidate
 from ml_assets.arrivals.pattern import ArrivalPattern, Misnamed
 from ml_assets.arrivals.settings import ArrivalSettings
 from ml_assets.errors import SourceError
+from ml_assets.file_formats import parse_table, unpacked_bytes
 from ml_assets.periods import split_partition
 from ml_assets.sources import (
     LandingZone,
     check_rows,
     combine_rows,
     open_whole,
-    parse_table,
     require_same,
-    unpacked_bytes,
 )
 from ml_assets.spec import PipelineSpec
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 PRECISION = 11
 N_REGISTERS = 1 << PRECISION
-RELATIVE_ERROR = 1.04 / N_REGISTERS**0.5
-"""Standard error of an estimate as a fraction of the true number: 0.023."""
+"""So many have a standard error of 1.04 / √2048 = 0.023, as a fraction of the true number."""
 
 _REST = 64 - PRECISION  # bits of the hash behind the register's number: 53, which a float64 holds exactly
 

@@ -10,7 +10,7 @@ from ml_assets.experiments.report import AbReport, ab_report
 from ml_assets.experiments.stopping import row_losses
 from ml_assets.periods import split_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
-from ml_assets.stages.features import EVENT_TIME, LABEL_TIME, ROW_ID
+from ml_assets.stages.columns import EVENT_TIME, LABEL_TIME, ROW_ID
 from ml_assets.stages.step import Services, Step
 
 if TYPE_CHECKING:

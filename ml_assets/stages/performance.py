@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_assets.arrow import compute_functions
 from ml_assets.digest import document_digest
 from ml_assets.errors import EvaluationError
 from ml_assets.gates import CALIBRATION, PERFORMANCE, Judgement, thresholds_version
@@ -16,7 +15,7 @@ from ml_assets.metrics import Floats, validated
 from ml_assets.quality.plots import calibration_picture, performance_picture
 from ml_assets.quality.settings import settings_of
 from ml_assets.quality.verdict import Quality, assess
-from ml_assets.stages.columns import EVENT_TIME, LABEL_TIME, ROW_ID
+from ml_assets.stages.columns import EVENT_TIME, LABEL_TIME, ROW_ID, local_days
 from ml_assets.stages.predictions import NoChampionYet
 from ml_assets.stages.reference import Reference, reference_of
 from ml_assets.stages.step import StageResult, Step
@@ -24,7 +23,6 @@ from ml_assets.stages.trust import trusted_champion
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 
 def run(step: Step) -> StageResult:
@@ -103,7 +101,7 @@ def scored_rows(step: Step, reference: Reference, *, now: datetime) -> Partition
     task = step.spec.label.task
     columns = [f"score_{name}" for name in reference.classes] or ["score"]
     scored = step.read(("predictions",), step.partition, columns=[ROW_ID, EVENT_TIME, *columns, "model_version"])
-    local = _local_days(scored, step.periods.timezone)
+    local = local_days(scored, step.periods.timezone)
     frame = scored.to_pandas()
     versions = sorted(set(frame["model_version"]))
     own = (frame["model_version"] == reference.version).to_numpy()
@@ -142,13 +140,6 @@ def _labels(values: "pd.Series", task: str) -> NDArray[Any]:
     # Classes as whole numbers became fractions where labels are missing beside them.
     whole = values.astype("Int64") if values.dtype.kind == "f" else values
     return whole.astype(str).to_numpy(dtype=object)
-
-
-def _local_days(table: "pa.Table", timezone: str) -> NDArray[np.datetime64]:
-    import pyarrow as pa
-
-    local = table[EVENT_TIME].cast(pa.timestamp("us", tz=timezone))
-    return compute_functions().local_timestamp(local).to_numpy().astype("datetime64[D]")
 
 
 def _champion(step: Step) -> Decision:

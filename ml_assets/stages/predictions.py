@@ -13,8 +13,8 @@ from ml_assets.experiments.disagreement import compare
 from ml_assets.interfaces import Decision
 from ml_assets.stages.aliases import sync_aliases
 from ml_assets.stages.champions import arm_before, shadow_before
+from ml_assets.stages.columns import EVENT_TIME, ROW_ID
 from ml_assets.stages.dossiers import dossier_of
-from ml_assets.stages.features import EVENT_TIME, ROW_ID
 from ml_assets.stages.profiled import write_profile
 from ml_assets.stages.rollback import RollbackError, roll_back
 from ml_assets.stages.serving import Served, UnservableError, serve

@@ -2,16 +2,12 @@
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ml_assets.arrow import compute_functions
 from ml_assets.errors import StoreError
 from ml_assets.interfaces import AssetPath, DataStore, PipelinePath, StoredPartition
 from ml_assets.profiles.document import from_document, to_document
 from ml_assets.profiles.profile import Profile
 from ml_assets.profiles.table import can_profile, profile_table
-from ml_assets.stages.columns import EVENT_TIME, RESERVED
+from ml_assets.stages.columns import EVENT_TIME, RESERVED, local_days
 from ml_assets.stages.step import Step
 
 if TYPE_CHECKING:
@@ -93,14 +89,6 @@ def profile_rows(table: "pa.Table", stage: ProfiledStage, *, timezone: str) -> P
     """
     columns = [c.name for c in table.schema if _is_profiled(stage, c.name) and can_profile(c.type)]
     return profile_table(table, columns, local_days(table, timezone))
-
-
-def local_days(table: "pa.Table", timezone: str) -> NDArray[np.datetime64]:
-    """Return the local day of each row's event, datetime64[D], shape (n_rows,)."""
-    import pyarrow as pa
-
-    local = table[EVENT_TIME].cast(pa.timestamp("us", tz=timezone))
-    return compute_functions().local_timestamp(local).to_numpy().astype("datetime64[D]")
 
 
 def _is_profiled(stage: ProfiledStage, column: str) -> bool:

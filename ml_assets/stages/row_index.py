@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ml_assets.arrow import compute_functions
-from ml_assets.stages.features import EVENT_TIME, LABEL_TIME
+from ml_assets.stages.columns import EVENT_TIME, LABEL_TIME
 from ml_assets.stages.step import StageResult, Step
 
 if TYPE_CHECKING:

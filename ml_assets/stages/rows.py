@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_assets.arrow import compute_functions
 from ml_assets.interfaces import DatasetInput
-from ml_assets.stages.features import EVENT_TIME
+from ml_assets.stages.columns import EVENT_TIME, local_days
 from ml_assets.stages.step import Step
 
 if TYPE_CHECKING:
@@ -63,13 +62,12 @@ def load_rows(step: Step, references: "pa.Table", *, columns: Sequence[str], con
         )
         parts.append(table.take(pa.array(row)))
     table = pa.concat_tables(parts)
-    local = table[EVENT_TIME].cast(pa.timestamp("us", tz=step.periods.timezone))
     frame = table.to_pandas()
     return Rows(
         frame=frame[list(columns)],
         y=_labels(frame[label], step.spec.label.task),
         event_time=table[EVENT_TIME].cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]"),
-        day=_local_days(local),
+        day=local_days(table, step.periods.timezone),
         inputs=tuple(inputs),
     )
 
@@ -86,9 +84,3 @@ def _by_partition(references: "pa.Table") -> Iterable[tuple[str, str, NDArray]]:
 
 def _labels(values: "pd.Series", task: str) -> NDArray[Any]:
     return values.to_numpy() if task == "multiclass" else values.to_numpy(dtype=np.float64)
-
-
-def _local_days(local: "pa.ChunkedArray") -> NDArray[np.datetime64]:
-    pc = compute_functions()
-
-    return pc.local_timestamp(local).to_numpy().astype("datetime64[D]")

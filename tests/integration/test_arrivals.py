@@ -13,7 +13,7 @@ import fsspec
 import pandas as pd
 import pytest
 
-from ml_assets import sources
+from ml_assets import file_formats, sources
 from ml_assets.arrivals import ArrivalSettings, Arrived, Cursor, arrive, arrive_one
 from ml_assets.arrivals import inspect as inspect_module
 from ml_assets.arrivals import quarantine as quarantine_module
@@ -508,7 +508,7 @@ def test_two_who_put_the_same_file_aside_leave_one_file_and_its_reason(
 
 def test_a_file_that_is_written_to_while_it_is_read(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
     path = landing.land("2024-01_DE.csv", csv())
-    source, parse = landing.pipeline.spec.source, sources.parse_table
+    source, parse = landing.pipeline.spec.source, file_formats.parse_table
 
     def parse_late(*given: Any, **more: Any) -> Any:
         table = parse(*given, **more)
@@ -567,7 +567,7 @@ def test_whatever_a_file_makes_a_parser_do_keeps_no_other_waiting(
     def parse(file: Any, place: str, *args: Any, **more: Any) -> Any:
         if "2024-02" in place:
             raise KeyError("a parser's own mistake")
-        return sources.parse_table(file, place, *args, **more)
+        return file_formats.parse_table(file, place, *args, **more)
 
     monkeypatch.setattr(inspect_module, "parse_table", parse)
     landing.land("2024-02_DE.csv", csv("2024-02"))

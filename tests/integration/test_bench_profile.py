@@ -117,7 +117,6 @@ def test_too_few_rows_are_refused(capsys):
     assert "--rows must be at least 1,500" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_table_is_printed_without_evidently(capsys):
     assert bench_profile.main(["--rows", "2000", "--rounds", "1"]) == 0
     printed = capsys.readouterr().out

@@ -96,14 +96,20 @@ def test_a_run_sees_its_location_s_code_as_it_is_on_disk(home: Launches) -> None
     assert home.server_pid == server
 
 
-def test_code_that_cannot_be_imported_fails_the_run_with_the_traceback(home: Launches) -> None:
-    text, run_id = home.file.read_text(), home.create("quick_job")
+def failed_by_code(home: Launches, text: str) -> str:
+    """Launch a run while its module holds a text, see it fail, put the module back, and return the run's id."""
+    before, run_id = home.file.read_text(), home.create("quick_job")
     try:
-        home.file.write_text("import a_library_that_is_not_there\n")
+        home.file.write_text(text)
         home.launch_created(run_id)
         assert home.finish(run_id) == FAILURE
     finally:
-        home.file.write_text(text)
+        home.file.write_text(before)
+    return run_id
+
+
+def test_code_that_cannot_be_imported_fails_the_run_with_the_traceback(home: Launches) -> None:
+    run_id = failed_by_code(home, "import a_library_that_is_not_there\n")
 
     assert "No module named 'a_library_that_is_not_there'" in home.messages(run_id)
     assert home.file.name in home.messages(run_id)
@@ -122,13 +128,7 @@ def test_what_a_run_does_to_its_process_does_not_reach_the_next_one(home: Launch
 
 
 def test_a_crash_while_the_code_is_imported_fails_the_run(home: Launches) -> None:
-    text, run_id = home.file.read_text(), home.create("quick_job")
-    try:
-        home.file.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n")
-        home.launch_created(run_id)
-        assert home.finish(run_id) == FAILURE
-    finally:
-        home.file.write_text(text)
+    run_id = failed_by_code(home, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n")
 
     assert "The process of this run was terminated by signal 9 (SIGKILL)" in home.messages(run_id)
 
