@@ -1,5 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Each sets up all it needs on a machine with Python 3.11+.
 PYTHON ?= python3
+# Test processes at a time; a file's tests stay in one of them.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -30,10 +32,10 @@ dev: $(READY)  ## the Dagster UI and the MLflow UI on the demo's state
 	$(BIN)/ml-assets dev
 
 test: $(READY)  ## the tests (under ten minutes on two cores)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(READY)  ## the slower tests: a year of models, the browser
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist loadfile
 
 check: $(READY)  ## format, lint, types, layers, every pipeline and code location
 	$(BIN)/ruff format --check .

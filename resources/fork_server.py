@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import IO, Any
 
 from ml_assets.errors import MlAssetsError
-from ml_assets.execution.preload import threads_lost_by_fork, warm_up
+from ml_assets.executors.preload import threads_lost_by_fork, warm_up
 from resources.loaded_code import LoadedCode
 from resources.profiles import PRELOAD, QUIET
 from resources.run_worker import COMPLETE, RunRequest, carry_out, record_crash
@@ -43,8 +43,8 @@ _RUN_PATH = (
     "dagster_shared.yaml_utils.sample_yaml",
     "ml_assets.components",
     "ml_assets.components.team",
-    "ml_assets.execution.step_process",
-    "ml_assets.execution.warm_executor",
+    "ml_assets.executors.step_process",
+    "ml_assets.executors.warm_executor",
     "multiprocessing.popen_fork",
     "resources.dagster_storage",
 )

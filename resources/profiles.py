@@ -11,7 +11,7 @@ import dagster as dg
 
 from ml_assets.delivery.push import Push
 from ml_assets.errors import MlAssetsError
-from ml_assets.execution.warm_executor import warm_executor
+from ml_assets.executors.warm_executor import warm_executor
 from ml_assets.sources import LandingZone
 from ml_assets.stages.step import Services
 from resources.alert_channels import AlertChannels

@@ -60,7 +60,7 @@ def _executor(name: str) -> dg.ExecutorDefinition:
         return dg.multiprocess_executor
     if name.startswith("in_process"):
         return dg.in_process_executor
-    from ml_assets.execution.warm_executor import warm_executor
+    from ml_assets.executors.warm_executor import warm_executor
 
     return warm_executor.configured({"preload": PRELOAD if CONTENDERS[name].preload else []})
 

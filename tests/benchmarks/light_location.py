@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ml_assets.execution.warm_executor import warm_executor
+from ml_assets.executors.warm_executor import warm_executor
 
 
 @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["JFK|2013-01"]))

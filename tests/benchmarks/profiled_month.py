@@ -18,7 +18,7 @@ from ml_assets.cli import engine
 from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.plan import Backfill
 from ml_assets.cli.project import load_project
-from ml_assets.execution import step_process
+from ml_assets.executors import step_process
 
 STARTED = time.perf_counter()
 PIPELINE = "flights/arrival_delay"

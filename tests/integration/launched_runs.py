@@ -25,7 +25,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from ml_assets.execution.warm_executor import warm_executor
+from ml_assets.executors.warm_executor import warm_executor
 
 HERE = Path(__file__).parent
 VERSION = "first"

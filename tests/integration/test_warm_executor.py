@@ -17,8 +17,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType as Type
 
-from ml_assets.execution.core_budget import CORES_TAG
-from ml_assets.execution.warm_executor import warm_executor
+from ml_assets.executors.core_budget import CORES_TAG
+from ml_assets.executors.warm_executor import warm_executor
 from resources.dagster_home import initialise_home
 
 pytestmark = [

@@ -43,9 +43,9 @@ from dagster._core.execution.tags import get_tag_concurrency_limits_config  # no
 from dagster._utils import get_run_crash_explanation
 from dagster_shared.error import SerializableErrorInfo
 
-from ml_assets.execution.core_budget import CoreBudget, cores_of
-from ml_assets.execution.preload import WarmState, native_pool_threads, threads_lost_by_fork, warm_up
-from ml_assets.execution.step_process import StepCommand, StepProcess
+from ml_assets.executors.core_budget import CoreBudget, cores_of
+from ml_assets.executors.preload import WarmState, native_pool_threads, threads_lost_by_fork, warm_up
+from ml_assets.executors.step_process import StepCommand, StepProcess
 
 _TICK_SECONDS = 0.1
 """How long the run process sleeps at most before it looks for signals, retries and freed pool slots."""
