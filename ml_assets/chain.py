@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ml_assets.errors import LedgerError
 from ml_assets.interfaces import NO_HASH, ChainHead, ChainProblem, Ledger, PipelinePath
-from ml_assets.ledger_rows import Kind, Row, canonical_json, pipeline_streams, stream_name
+from ml_assets.ledger_rows import Kind, Row, canonical_json, home_streams, pipeline_streams, stream_name
 
 _MOST_COMPARED = 100
 """Changed rows of one stream that are compared with each other, to tell a changed order from a changed content."""
@@ -156,10 +156,10 @@ class _Walk:
         return False
 
     def _is_at_home(self, row: ChainRow) -> bool:
-        home = stream_name(self.kind, row.content or {})
-        if home != self.stream:
-            self.found.append((row.position, f"inserted: by its content this row belongs to {home}"))
-        return home == self.stream
+        homes = home_streams(self.kind, row.content or {})
+        if self.stream not in homes:
+            self.found.append((row.position, f"inserted: by its content this row belongs to {homes[0]}"))
+        return self.stream in homes
 
     def _check_link(self, row: ChainRow) -> None:
         """Check that a sound row continues the sound row before it."""
@@ -277,7 +277,7 @@ def check_anchor(
         LedgerError: If the document is no anchor.
     """
     heads, problems = ledger.heads(pipeline), []
-    wanted = None if pipeline is None else set(pipeline_streams(pipeline).values())
+    wanted = None if pipeline is None else set(pipeline_streams(pipeline))
     for stream, anchored in sorted(anchored_heads(document).items()):
         if wanted is not None and stream not in wanted:
             continue

@@ -1,9 +1,12 @@
 """Verdicts, decisions and records as the flat rows that a ledger stores; what no database can hold is refused here."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal, TypeVar, get_args
 
 from ml_assets.errors import LedgerError
 from ml_assets.interfaces import (
@@ -17,10 +20,20 @@ from ml_assets.interfaces import (
 )
 
 Kind = Literal["verdicts", "decisions", "records"]
+OneRow = TypeVar("OneRow", bound=Mapping[Any, Any])
 Row = dict[str, Any]
 """Column → value: text, None, a list or dict of JSON, or an instant in UTC as datetime."""
 
 KINDS: tuple[Kind, ...] = ("decisions", "records", "verdicts")
+STREAMS: Mapping[str, Kind] = {
+    "automation": "records",
+    "decisions": "decisions",
+    "records": "records",
+    "verdicts": "verdicts",
+}
+"""First word of a stream's name → table that holds its rows."""
+AUTOMATED: frozenset[RecordKind] = frozenset({"automation", "pause"})
+"""Kinds of records that nobody signs; among the others, each would make the statements signed before it stale."""
 JSON_COLUMNS = frozenset({"evidence", "body", "launched_by"})
 CHAIN_COLUMNS = frozenset({"sequence", "stream", "position", "previous_hash", "row_hash"})
 """What a table has beside a row's content: where the row stands, and the hashes that hold it there."""
@@ -135,12 +148,13 @@ def record_row(record: Record, now: datetime) -> Row:
 
 
 def record_of(row: Mapping[Any, Any]) -> Record:
-    """Return the record that a stored row holds, with its hashes."""
+    """Return the record that a stored row holds, with its stream and hashes."""
     return Record(
         pipeline=(row["team"], row["pipeline"]),
         kind=row["kind"],
         subject=row["subject"],
         body=row["body"] if isinstance(row["body"], dict) else {},
+        stream=row["stream"],
         previous_hash=row["previous_hash"],
         row_hash=row["row_hash"],
         recorded_at=row["recorded_at"],
@@ -148,18 +162,43 @@ def record_of(row: Mapping[Any, Any]) -> Record:
 
 
 def stream_name(kind: Kind, row: Mapping[Any, Any]) -> str:
-    """Return the stream that a row belongs to by its content.
+    """Return the stream that a new row is appended to by its content.
 
     >>> stream_name("verdicts", {"asset": "flights/arrival_delay/models/logistic"})
     'verdicts/flights/arrival_delay'
     """
+    return home_streams(kind, row)[0]
+
+
+def home_streams(kind: Kind, row: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return the streams in which a stored row may stand by its content; the first one is where it goes now.
+
+    Records of automation were kept in "records" before they had a stream of their own, and stay where they are.
+
+    >>> home_streams("records", {"kind": "pause", "team": "flights", "pipeline": "arrival_delay"})
+    ('automation/flights/arrival_delay', 'records/flights/arrival_delay')
+    """
     path = row["asset"].split("/", 2)[:2] if kind == "verdicts" else (row["team"], row["pipeline"])
-    return "/".join((kind, *path))
+    words = ("automation", "records") if kind == "records" and row["kind"] in AUTOMATED else (kind,)
+    return tuple("/".join((word, *path)) for word in words)
 
 
-def pipeline_streams(pipeline: PipelinePath) -> dict[Kind, str]:
-    """Return the names of a pipeline's streams by kind."""
-    return {kind: "/".join((kind, *pipeline)) for kind in KINDS}
+def pipeline_streams(pipeline: PipelinePath, kind: Kind | None = None) -> dict[str, Kind]:
+    """Return the table of each of a pipeline's streams (in one table), by the stream's name."""
+    return {"/".join((word, *pipeline)): table for word, table in STREAMS.items() if kind in {None, table}}
+
+
+def in_order(rows: Iterable[OneRow]) -> list[OneRow]:
+    """Return stored rows of several streams in the order of recording.
+
+    Within a stream the positions say the order, which the hashes hold; the sequence, which no hash holds, only says
+    how the streams lie between each other.
+
+    Args:
+        rows: Rows with "stream", "position" and "sequence", sorted by stream and position.
+    """
+    streams = [list(members) for _, members in groupby(rows, key=itemgetter("stream"))]
+    return list(merge(*streams, key=itemgetter("sequence")))
 
 
 def joined_asset(asset: AssetPath) -> str:

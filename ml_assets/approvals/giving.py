@@ -169,7 +169,7 @@ def give_with_retry(
     Args:
         ledger: Whose head is read.
         pipeline: (team, pipeline).
-        make_statement: Signs a statement for the hash of the pipeline's last record.
+        make_statement: Signs a statement for the hash that `records_head` returns.
         give: Records it: `give`, `submit` or `grant_waiver` with the rest filled in.
 
     Raises:
@@ -184,7 +184,7 @@ def give_with_retry(
 
 
 def records_head(view: LedgerView, pipeline: PipelinePath) -> str:
-    """Return the hash of the pipeline's last record, `NO_HASH` when there is none."""
+    """Return the hash of the pipeline's last record that automation did not write, `NO_HASH` when there is none."""
     head = view.heads(pipeline).get(f"records/{'/'.join(pipeline)}")
     return NO_HASH if head is None else head.row_hash
 

@@ -140,11 +140,14 @@ def require_signed(record: Record, statement: Statement, people: Mapping[str, Pe
 
 
 def copies(records: Sequence[Record]) -> list[bool]:
-    """Return for each record whether an earlier one of the pipeline claims the same place in the chain."""
-    seen: set[tuple[tuple[str, str], str]] = set()
+    """Return for each record whether an earlier one of its stream claims the same place in the chain.
+
+    The first record of each stream follows the same `NO_HASH`, and is no copy of the other's.
+    """
+    seen: set[tuple[str, tuple[str, str], str]] = set()
     result: list[bool] = []
     for record in records:
-        place = (record.pipeline, record.previous_hash)
+        place = (record.stream, record.pipeline, record.previous_hash)
         result.append(place in seen)
         seen.add(place)
     return result

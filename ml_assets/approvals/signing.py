@@ -54,7 +54,7 @@ def sign_statement(
         reason: Why; not blank.
         issued_at: Now, with a time zone.
         valid_for: After which time it no longer counts.
-        previous: Hash of the pipeline's last record (`NO_HASH` when there is none).
+        previous: Hash of the last record of the pipeline's stream "records" (`NO_HASH` when there is none).
 
     Raises:
         ApprovalError: "malformed" when a value is outside of what a statement may hold.

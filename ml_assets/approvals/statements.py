@@ -41,8 +41,8 @@ class Statement:
         reason: Why, at most 2,000 characters.
         issued_at: When it was signed; with a time zone.
         expires_at: From when it no longer counts; with a time zone.
-        previous: Hash of the pipeline's last record when it was signed: 64 hexadecimal digits. It is the statement's
-            place in the chain, so that a copy of the record elsewhere does not count.
+        previous: Hash of the last record of the pipeline's stream "records" when it was signed: 64 hexadecimal
+            digits. It is the statement's place in the chain, so that a copy of the record elsewhere does not count.
         key: Public key it was signed with: 64 hexadecimal digits.
         signature: Ed25519 signature of `payload()`: 128 hexadecimal digits; empty before it is signed.
     """

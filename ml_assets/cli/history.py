@@ -54,9 +54,9 @@ def history(pipeline: str, last: int | None) -> None:
         console.print(f"Nothing was decided of {pipeline} yet.")
         return
     for event in events[-last:] if last else events:
-        colour = COLOURS.get(event.what, "dim")
+        colour, what = COLOURS.get(event.what, "dim"), event.what.replace("_", " ")
         console.print(
-            f"{event.at:%Y-%m-%d %H:%M:%S}  {event.partition:<10} [{colour}]{event.what:<18}[/{colour}] ",
+            f"{event.at:%Y-%m-%d %H:%M:%S}  {event.partition:<10} [{colour}]{what:<18}[/{colour}] ",
             end="",
             highlight=False,
         )

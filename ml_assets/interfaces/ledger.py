@@ -105,7 +105,8 @@ class Record:
         kind: See `RecordKind`.
         subject: What it is about: a digest, or an alias' name.
         body: JSON-ready content.
-        previous_hash: Hash of the pipeline's record before; set by the ledger.
+        stream: Stream that it stands in; set by the ledger.
+        previous_hash: Hash of the record before in its stream; set by the ledger.
         row_hash: Hash of this record and the one before; set by the ledger.
         recorded_at: Time zone aware, UTC; set by the ledger when None.
     """
@@ -114,6 +115,7 @@ class Record:
     kind: RecordKind
     subject: str
     body: Mapping[str, Any]
+    stream: str = ""
     previous_hash: str = ""
     row_hash: str = ""
     recorded_at: datetime | None = None
@@ -145,9 +147,10 @@ class ChainProblem:
 class LedgerView(Protocol):
     """What can be read and appended; the ledger itself, or one exclusive transaction of it.
 
-    Every row belongs to a stream: "verdicts/<team>/<pipeline>", "decisions/<team>/<pipeline>" or
-    "records/<team>/<pipeline>" (a verdict's pipeline is the first two segments of its asset). Each row carries
-    the hash of the row before it in its stream.
+    Every row belongs to a stream: "verdicts/<team>/<pipeline>", "decisions/<team>/<pipeline>",
+    "automation/<team>/<pipeline>" (records of kind "automation" and "pause") or "records/<team>/<pipeline>" (all other
+    records). A verdict's pipeline is the first two segments of its asset. Each row carries the hash of the row before
+    it in its stream, so what people sign for the end of "records" stays valid while automation records something.
     """
 
     def record_verdicts(self, verdicts: Sequence[Verdict]) -> None:
@@ -177,18 +180,18 @@ class LedgerView(Protocol):
         """Append one record and return it with its hashes.
 
         Args:
-            record: What to record; its hashes are ignored.
-            after: Hash that the pipeline's last record must still have (`NO_HASH` when there is none).
+            record: What to record; its stream and hashes are ignored.
+            after: Hash that the last record of the same stream must still have (`NO_HASH` when there is none).
 
         Raises:
-            LedgerConflictError: If another record came in between.
+            LedgerConflictError: If another record of the stream came in between.
         """
         ...
 
     def records(
         self, pipeline: PipelinePath, *, kind: RecordKind | None = None, subject: str | None = None
     ) -> list[Record]:
-        """Return the pipeline's matching records, oldest first; None matches all."""
+        """Return the pipeline's matching records of both streams in the order of recording; None matches all."""
         ...
 
     def heads(self, pipeline: PipelinePath | None = None) -> dict[str, ChainHead]:

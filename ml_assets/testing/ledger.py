@@ -29,6 +29,7 @@ from ml_assets.ledger_rows import (
     checked_pipeline,
     decision_of,
     decision_row,
+    home_streams,
     joined_asset,
     pipeline_streams,
     record_of,
@@ -91,7 +92,7 @@ class _FakeRows(ABC):
         """Append one record and return it with its hashes.
 
         Raises:
-            LedgerConflictError: If the pipeline's last record is not `after`.
+            LedgerConflictError: If the last record of the same stream is not `after`.
         """
         row = record_row(record, datetime.now(UTC))
         with self._writing(f"Recording the {record.kind}", "records", [row]) as tables:
@@ -104,15 +105,16 @@ class _FakeRows(ABC):
     def records(
         self, pipeline: PipelinePath, *, kind: RecordKind | None = None, subject: str | None = None
     ) -> list[Record]:
-        """Return the pipeline's matching records, oldest first; None matches all."""
+        """Return the pipeline's matching records of both streams in the order of recording; None matches all."""
         team, name = pipeline
         wanted = {"team": team, "pipeline": name, "kind": kind, "subject": subject}
-        return [record_of(row) for row in _matching(self._reading()["records"], **wanted)]
+        found = _matching(self._reading()["records"], **wanted)
+        return [record_of(row) for row in found if row["stream"] in home_streams("records", row)]
 
     def heads(self, pipeline: PipelinePath | None = None) -> dict[str, ChainHead]:
         """Return the last row of every stream (of one pipeline) that has any, by the stream's name."""
         heads = {name: head for kind in KINDS for name, head in _heads(self._reading(), kind).items()}
-        wanted = heads.keys() if pipeline is None else pipeline_streams(pipeline).values()
+        wanted = heads.keys() if pipeline is None else pipeline_streams(pipeline)
         return {name: heads[name] for name in sorted(wanted) if name in heads}
 
     def mark(self) -> str:
@@ -142,8 +144,9 @@ class FakeLedger(_FakeRows):
         """Walk the chains (of one pipeline) and return every row that is not what was recorded."""
         problems: list[ChainProblem] = []
         for kind in KINDS:
-            own = None if pipeline is None else pipeline_streams(pipeline)[kind]
-            rows = [_chain_row(n, row) for n, row in enumerate(self.tables[kind]) if own in {None, row["stream"]}]
+            own = None if pipeline is None else pipeline_streams(pipeline, kind)
+            stored = enumerate(self.tables[kind])
+            rows = [_chain_row(n, row) for n, row in stored if own is None or row["stream"] in own]
             rows.sort(key=lambda row: (row.stream, row.position, row.sequence))
             problems += chain_problems(kind, rows)
         return problems
@@ -200,7 +203,7 @@ class _FakeView(_FakeRows):
     @contextmanager
     def _writing(self, action: str, kind: Kind, rows: Sequence[Row]) -> Iterator[Tables]:
         for row in rows:
-            if stream_name(kind, row) != pipeline_streams(self._pipeline)[kind]:
+            if stream_name(kind, row) not in pipeline_streams(self._pipeline):
                 raise LedgerError(
                     f"{action}: the exclusive transaction of {'/'.join(self._pipeline)} cannot append to "
                     f"{stream_name(kind, row)}."

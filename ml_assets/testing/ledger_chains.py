@@ -16,6 +16,7 @@ from ml_assets.interfaces import NO_HASH, ChainHead, Ledger, RecordKind
 from ml_assets.testing.ledger_examples import ASSET, PIPELINE, decision, record, verdict
 
 OTHER = ("flights", "cancellation")
+RECORDS, AUTOMATION = "records/flights/arrival_delay", "automation/flights/arrival_delay"
 
 
 class ChainSuite:
@@ -23,12 +24,13 @@ class ChainSuite:
 
     def test_a_record_comes_back_with_its_hashes(self, ledger: Any) -> None:
         at = datetime(2013, 2, 1, 5, 30, tzinfo=timezone(timedelta(hours=5)))
-        given = record(body={"by": "ada", "n": [1, 0.1 + 0.2, None]}, recorded_at=at, row_hash="ignored")
+        given = record(body={"by": "ada", "n": [1, 0.1 + 0.2, None]}, recorded_at=at, row_hash="ignored", stream="too")
 
         returned = ledger.append(given)
 
         utc = at.astimezone(UTC)
-        expected = replace(given, previous_hash=NO_HASH, row_hash=returned.row_hash, recorded_at=utc)
+        place = {"stream": RECORDS, "previous_hash": NO_HASH, "row_hash": returned.row_hash}
+        expected = replace(given, recorded_at=utc, **place)
         assert returned == expected
         assert ledger.records(PIPELINE) == [expected]
         assert re.fullmatch("[0-9a-f]{64}", returned.row_hash)
@@ -39,9 +41,8 @@ class ChainSuite:
 
         content = {"recorded_at": second.recorded_at, "team": "flights", "pipeline": "arrival_delay"}
         content |= {"kind": "waiver", "subject": "é", "body": {"a": "\ud800", "b": 1}}
-        stream = "records/flights/arrival_delay"
         assert second.previous_hash == first.row_hash
-        assert second.row_hash == row_hash(content, stream=stream, position=2, previous_hash=first.row_hash)
+        assert second.row_hash == row_hash(content, stream=RECORDS, position=2, previous_hash=first.row_hash)
 
     def test_records_are_found_by_kind_and_subject(self, ledger: Any) -> None:
         for kind, subject in [("approval", "a"), ("waiver", "a"), ("approval", "b"), ("approval", "a")]:
@@ -64,24 +65,6 @@ class ChainSuite:
         kept = ledger.append(record(kind=kind))
 
         assert ledger.records(PIPELINE, kind=kind) == [kept]
-
-    @pytest.mark.parametrize("pipeline", [("flights", "*"), ("*", "*")])
-    def test_a_record_may_be_of_every_pipeline_and_is_in_a_stream_of_its_own(
-        self, ledger: Any, pipeline: tuple[str, str]
-    ) -> None:
-        own = ledger.append(record())
-        kept = ledger.append(record(pipeline=pipeline, kind="pause", subject="pause"), after=NO_HASH)
-        with ledger.exclusive(pipeline) as view:
-            lifted = view.append(record(pipeline=pipeline, kind="pause", subject="resume"), after=kept.row_hash)
-
-        assert ledger.records(pipeline) == [kept, lifted]
-        assert ledger.records(PIPELINE) == [own]
-        stream = f"records/{pipeline[0]}/{pipeline[1]}"
-        assert list(ledger.heads(pipeline)) == [stream]
-        assert ledger.verify() == ledger.verify(pipeline) == []
-        assert check_anchor(anchor_document(ledger.heads()), ledger) == []
-        longer = anchor_document({stream: ChainHead(position=3, row_hash="f" * 64)})
-        assert [problem.stream for problem in check_anchor(longer, ledger, pipeline)] == [stream]
 
     def test_the_mark_changes_with_every_append_and_with_no_reading(self, ledger: Any) -> None:
         marks = [ledger.mark()]
@@ -159,26 +142,28 @@ class ChainSuite:
         ledger.record_verdicts([verdict(asset=("flights", "arrival_delay"))])
         ledger.record_decision(decision())
         last = ledger.append(record())
+        ledger.append(record(kind="pause"))
 
         heads = ledger.heads()
         assert {name: head.position for name, head in heads.items()} == {
+            "automation/flights/arrival_delay": 1,
             "decisions/flights/arrival_delay": 1,
             "records/flights/arrival_delay": 1,
             "verdicts/alone": 1,
             "verdicts/flights/arrival_delay": 2,
             "verdicts/flights/cancellation": 1,
         }
-        assert heads["records/flights/arrival_delay"] == ChainHead(position=1, row_hash=last.row_hash)
+        assert heads[RECORDS] == ChainHead(position=1, row_hash=last.row_hash)
         assert ledger.heads(OTHER) == {"verdicts/flights/cancellation": heads["verdicts/flights/cancellation"]}
         assert ledger.heads(("flights", "none")) == ledger.heads(("", "")) == {}
 
     def test_the_hash_at_a_position_is_that_of_the_row(self, ledger: Any) -> None:
-        first, second = ledger.append(record()), ledger.append(record())
+        for kind, stream in (("approval", RECORDS), ("automation", AUTOMATION)):
+            first, second = ledger.append(record(kind=kind)), ledger.append(record(kind=kind))
 
-        stream = "records/flights/arrival_delay"
-        assert [ledger.hash_at(stream, n) for n in range(4)] == [None, first.row_hash, second.row_hash, None]
-        assert ledger.hash_at("records/flights/none", 1) is None
-        assert ledger.hash_at("nothing", 1) is None
+            assert [ledger.hash_at(stream, n) for n in range(4)] == [None, first.row_hash, second.row_hash, None]
+        for stream in ("records/flights/none", "automation/flights/none", "records", "nothing", ""):
+            assert ledger.hash_at(stream, 1) is None
 
     def test_what_was_recorded_verifies(self, ledger: Any) -> None:
         assert ledger.verify() == []
@@ -187,14 +172,17 @@ class ChainSuite:
         ledger.record_decision(decision(model_version=None, launched_by=("ada", "\ud800"), evidence={"é": 2**70}))
         ledger.record_decision(decision(recorded_at=datetime(2013, 2, 1, tzinfo=timezone(timedelta(hours=9)))))
         ledger.append(record())
+        ledger.append(record(kind="automation"))
 
         assert ledger.verify() == ledger.verify(PIPELINE) == ledger.verify(OTHER) == []
 
     def test_an_anchor_holds_while_rows_are_appended(self, ledger: Any) -> None:
         ledger.record_decision(decision())
         ledger.append(record())
+        ledger.append(record(kind="automation"))
         document = anchor_document(ledger.heads())
         ledger.record_decision(decision())
+        ledger.append(record(kind="automation"))
 
         assert check_anchor(document, ledger) == check_anchor(document, ledger, PIPELINE) == []
 
@@ -205,7 +193,7 @@ class ChainSuite:
             seen = view.append(record(), after=NO_HASH)
             assert (len(view.verdicts(ASSET)), len(view.decisions(PIPELINE))) == (1, 1)
             assert view.records(PIPELINE) == [seen]
-            assert view.heads(PIPELINE)["records/flights/arrival_delay"].row_hash == seen.row_hash
+            assert view.heads(PIPELINE)[RECORDS].row_hash == seen.row_hash
             assert ledger.decisions(PIPELINE) == []
 
         assert (len(ledger.verdicts(ASSET)), len(ledger.decisions(PIPELINE))) == (1, 1)
@@ -242,6 +230,8 @@ class ChainSuite:
                 view.record_verdicts([verdict(), verdict(asset=(*OTHER, "raw_data"))])
             with pytest.raises(LedgerError, match="cannot append to records/flights/cancellation"):
                 view.append(record(pipeline=OTHER))
+            with pytest.raises(LedgerError, match="cannot append to automation/flights/cancellation"):
+                view.append(record(pipeline=OTHER, kind="pause"))
             view.record_verdicts([])
             assert view.decisions(OTHER) == []
 

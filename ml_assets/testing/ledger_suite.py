@@ -1,4 +1,4 @@
-"""LedgerSuite: what every ledger does with verdicts and decisions, beside what ChainSuite asks of it."""
+"""LedgerSuite: what every ledger does with verdicts and decisions, beside what ChainSuite and StreamSuite ask of it."""
 # ruff: noqa: D102 - the names of the tests are the sentences
 
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,10 @@ from ml_assets.errors import LedgerError
 from ml_assets.interfaces import AssetPath, Ledger
 from ml_assets.testing.ledger_chains import ChainSuite
 from ml_assets.testing.ledger_examples import ASSET, PIPELINE, decision, verdict
+from ml_assets.testing.ledger_streams import StreamSuite
 
 
-class LedgerSuite(ChainSuite):
+class LedgerSuite(ChainSuite, StreamSuite):
     """What every ledger does; subclass it and provide a fixture `ledger` that is empty for each test."""
 
     def test_a_verdict_comes_back_as_it_was_recorded(self, ledger: Ledger) -> None:

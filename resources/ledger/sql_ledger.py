@@ -18,6 +18,7 @@ from ml_assets.interfaces import (
 )
 from ml_assets.ledger_rows import (
     KINDS,
+    STREAMS,
     Kind,
     Row,
     checked_pipeline,
@@ -101,11 +102,11 @@ class SqlLedger:
         """Append one record and return it with its hashes.
 
         Args:
-            record: What to record; its hashes are ignored.
-            after: Hash that the pipeline's last record must still have (`NO_HASH` when there is none).
+            record: What to record; its stream and hashes are ignored.
+            after: Hash that the last record of the same stream must still have (`NO_HASH` when there is none).
 
         Raises:
-            LedgerConflictError: If another record came in between.
+            LedgerConflictError: If another record of the stream came in between.
             LedgerError: If a field cannot be stored, or the database cannot be written.
         """
         row = record_row(record, datetime.now(UTC))
@@ -117,7 +118,7 @@ class SqlLedger:
     def records(
         self, pipeline: PipelinePath, *, kind: RecordKind | None = None, subject: str | None = None
     ) -> list[Record]:
-        """Return the pipeline's matching records, oldest first; None matches all.
+        """Return the pipeline's matching records of both streams in the order of recording; None matches all.
 
         Raises:
             LedgerError: If the database cannot be read.
@@ -155,7 +156,7 @@ class SqlLedger:
         Raises:
             LedgerError: If the database cannot be read.
         """
-        kind: Kind | None = next((kind for kind in KINDS if stream.startswith(f"{kind}/")), None)
+        kind = STREAMS.get(stream.partition("/")[0])
         if kind is None:
             return None
         with self._database.reading("Reading a hash") as connection:
@@ -210,7 +211,7 @@ class SqlLedger:
     def _append(self, action: str, kind: Kind, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        owners = {stream_name(kind, row).removeprefix(f"{kind}/") for row in rows}
+        owners = {stream_name(kind, row).partition("/")[2] for row in rows}
         with self._database.writing(action, owners) as connection:
             from resources.ledger.statements import append_rows
 

@@ -12,6 +12,8 @@ from ml_assets.ledger_rows import (
     Kind,
     Row,
     decision_of,
+    home_streams,
+    in_order,
     joined_asset,
     pipeline_streams,
     record_of,
@@ -68,7 +70,7 @@ def read_heads(connection: sa.Connection, pipeline: PipelinePath | None) -> dict
     """Return the last row of every stream (of one pipeline) that has any."""
     if pipeline is not None:
         streams = pipeline_streams(pipeline)
-        found = {name: read_head(connection, kind, name) for kind, name in streams.items()}
+        found = {name: read_head(connection, kind, name) for name, kind in streams.items()}
         return {name: head for name, head in found.items() if head is not None}
     heads: dict[str, ChainHead] = {}
     for kind in KINDS:
@@ -110,23 +112,25 @@ def read_decisions(connection: sa.Connection, pipeline: PipelinePath) -> list[De
 def read_records(
     connection: sa.Connection, pipeline: PipelinePath, kind: RecordKind | None, subject: str | None
 ) -> list[Record]:
-    """Return the pipeline's matching records in the order of their stream."""
+    """Return the pipeline's matching records of both streams in the order of recording."""
     query = _of_pipeline(records, "records", pipeline)
     if kind is not None:
         query = query.where(records.c.kind == kind)
     if subject is not None:
         query = query.where(records.c.subject == subject)
-    return [record_of(row) for row in connection.execute(query).mappings()]
+    rows = in_order(connection.execute(query).mappings())
+    # A record in a foreign stream is none of ours: an approval among those of automation was never given.
+    return [record_of(row) for row in rows if row["stream"] in home_streams("records", row)]
 
 
 def _of_pipeline(table: sa.Table, kind: Kind, pipeline: PipelinePath) -> sa.Select:
     team, name = pipeline
     own = table.select().where(table.c.team == team, table.c.pipeline == name)
-    return own.where(table.c.stream == pipeline_streams(pipeline)[kind]).order_by(table.c.position)
+    return own.where(table.c.stream.in_(pipeline_streams(pipeline, kind))).order_by(table.c.stream, table.c.position)
 
 
 def append_record(connection: sa.Connection, row: Row, after: str | None) -> Record:
-    """Append a record, when the pipeline's last one still is `after`.
+    """Append a record, when the last one of its stream still is `after`.
 
     Raises:
         LedgerConflictError: If it is another one.

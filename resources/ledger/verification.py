@@ -21,7 +21,7 @@ def chain_problems_in(connection: sa.Connection, kind: Kind, pipeline: PipelineP
     table = TABLES[kind]
     query = sa.select(*_raw_columns(connection, table)).order_by(table.c.stream, table.c.position, table.c.sequence)
     if pipeline is not None:
-        query = query.where(table.c.stream == pipeline_streams(pipeline)[kind])
+        query = query.where(table.c.stream.in_(pipeline_streams(pipeline, kind)))
     with connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)) as rows:
         names = tuple(rows.keys())
         yield from chain_problems(kind, (_chain_row(dict(zip(names, row, strict=True))) for row in rows))

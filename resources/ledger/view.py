@@ -90,7 +90,7 @@ class ExclusiveView:
         """Append one record and return it with its hashes.
 
         Raises:
-            LedgerConflictError: If the pipeline's last record is not `after`; the transaction goes on.
+            LedgerConflictError: If the last record of the same stream is not `after`; the transaction goes on.
             LedgerError: If it cannot be stored, or is of another pipeline.
         """
         row = record_row(record, datetime.now(UTC))
@@ -101,7 +101,7 @@ class ExclusiveView:
     def records(
         self, pipeline: PipelinePath, *, kind: RecordKind | None = None, subject: str | None = None
     ) -> list[Record]:
-        """Return the pipeline's matching records, oldest first; None matches all."""
+        """Return the pipeline's matching records of both streams in the order of recording; None matches all."""
         with self._using("Reading records") as connection:
             return read_records(connection, pipeline, kind, subject)
 
@@ -121,12 +121,12 @@ class ExclusiveView:
             append_rows(connection, kind, rows)
 
     def _check_own(self, kind: Kind, rows: Iterable[Row]) -> None:
-        own = pipeline_streams(self._pipeline)[kind]
+        own = pipeline_streams(self._pipeline, kind)
         for row in rows:
-            if (name := stream_name(kind, row)) != own:
+            if (name := stream_name(kind, row)) not in own:
                 raise LedgerError(
                     f"The exclusive transaction of {'/'.join(self._pipeline)} cannot append to {name}. "
-                    f"Expected a row of {own}; append to other pipelines after the transaction."
+                    f"Expected a row of {' or '.join(own)}; append to other pipelines after the transaction."
                 )
 
     @contextmanager

@@ -167,7 +167,7 @@ def test_history_tells_everything_that_happened_oldest_first(champions: Governed
 
     story = [
         "2013-02 refused The candidate was refused: log_loss.beats_baseline: ",
-        "2013-03 awaiting_approval Version 1 passed, and waits for approval: ",
+        "2013-03 awaiting approval Version 1 passed, and waits for approval: ",
         "alias Alias challenger points at version 1",
         "alias Alias shadow points at version 1",
         "2013-03 approval anna approved version 1 until ",

@@ -121,12 +121,12 @@ def explanation(opened: dg.DagsterInstance, run: dg.DagsterRun) -> str:
 
 
 def test_a_statement_is_recorded_in_the_launchpad_and_a_forged_one_is_not(waiting: Governed) -> None:
+    statement = waiting.say(*MARCH, "--as", "olga", "--reason", "I read it.", "--print").stdout.strip()
+    forged = replace(Statement.decode(statement), reason="I read all of it.").encode()
     with development(waiting.state, waiting.settings) as served, instance(waiting.state) as opened:
         server = Graphql(url=served.dagster_url)
-        # A statement is bound to the pipeline's last record: automation's first one must be there already.
+        # What automation records while the statement is on its way does not make it stale.
         wait_for("automation", lambda: waiting.ledger().records(PATH, kind="automation"), timeout_seconds=90)
-        statement = waiting.say(*MARCH, "--as", "olga", "--reason", "I read it.", "--print").stdout.strip()
-        forged = replace(Statement.decode(statement), reason="I read all of it.").encode()
 
         refused = decide(server, opened, forged)
 
