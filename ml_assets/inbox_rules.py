@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -244,6 +244,17 @@ def discarded_event(event: InboxEvent, by: str, reason: str) -> InboxEvent:
     return replace(
         event, state="discarded", reason=storable_text(f"Discarded by {by}: {reason} Before: {event.reason}")
     )
+
+
+def superseded_event(event: InboxEvent, by: InboxEvent) -> InboxEvent:
+    """Return a dead event that a newer one of its partition made up for; its traceback stays."""
+    reason = storable_text(f"Superseded by event {by.number}, which made the partition. Before: {event.reason}")
+    return replace(event, state="discarded", reason=reason)
+
+
+def makers_of(done: Iterable[InboxEvent]) -> dict[str, InboxEvent]:
+    """Return the newest of some done events for each partition; what came before it is made up for."""
+    return {event.event.partition: event for event in sorted(done, key=lambda event: event.number)}
 
 
 def unknown_event(number: int) -> InboxError:

@@ -5,6 +5,7 @@ Every materialization carries the `ml_assets/…` keys below; tables also Dagste
 """
 
 import base64
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,10 @@ def picture(png: bytes, name: str) -> dg.MetadataValue:
 
 
 def markdown_table(frame: "pd.DataFrame") -> str:
-    """Return a small frame as a Markdown table; numbers with four significant digits, long frames cut and counted."""
+    """Return a small frame as a Markdown table; numbers with four significant digits, long frames cut and counted.
+
+    What is missing is a dash: a cell that is None or no number.
+    """
     head = [str(c) for c in frame.columns]
     lines = [f"| {' | '.join(head)} |", f"|{'|'.join(' --- ' for _ in head)}|"]
     lines += [
@@ -133,5 +137,7 @@ def _value(value: Any) -> dg.MetadataValue:
 
 
 def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

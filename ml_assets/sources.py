@@ -73,10 +73,12 @@ class LandingZone:
         place = self.local_path(url)
         if place is None or not place.is_symlink():
             return place
-        root = place.parent if Path(url).is_absolute() or "://" in url else Path(self.root.removeprefix("file://"))
+        elsewhere = Path(url).is_absolute() or "://" in url
+        root = place.parent if elsewhere else Path(self.root.removeprefix("file://"))
         real = Path(os.path.realpath(place))
         if not real.is_relative_to(os.path.realpath(root)):
-            raise SourceError(f"{place} is a link to {real}, outside of the landing zone {root}. Land the file itself.")
+            allowed = "its folder" if elsewhere else "the landing zone"
+            raise SourceError(f"{url} is a link that leads outside of {allowed}. Land the file itself.")
         return real
 
     def open(self, url: str) -> IO[bytes]:

@@ -9,6 +9,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, cast
 
+from resources.run_environment import run_environment
 from resources.run_worker import RunRequest
 
 _PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ class ForkServerProcess:
 
     def __init__(self, preload: Sequence[str] | None) -> None:
         self._world = world()
-        environment = dict(self._world[1])
+        environment = run_environment(self._world[1])
         places = [environment.get("PYTHONPATH"), str(_PROJECT_ROOT)]
         environment["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
         self._process = subprocess.Popen(  # noqa: S603 - arguments built here
@@ -115,5 +116,5 @@ class ForkServerProcess:
 
 
 def world() -> tuple[str, dict[str, str]]:
-    """Return this process's working folder and environment, which its runs get."""
+    """Return this process's working folder and environment; its runs get them, without the secrets that none needs."""
     return (os.getcwd(), dict(os.environ))  # noqa: PTH109, TID251 - passed on, not read

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import os
+import re
 import secrets
 import socket
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from ml_assets.delivery.settings import FILES
 from ml_assets.errors import InboxError, MlAssetsError
 from ml_assets.interfaces import Event, PipelinePath
 from ml_assets.retraining.pauses import paused
+from ml_assets.sources import LandingZone
 from resources.inbox_requests import Notice, PostedEvent, PostedPlace, read_body
 
 if TYPE_CHECKING:
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 SHORTEST_TOKEN = 24
 LARGEST_BODY = 64_000
 """Bytes."""
+BODY_SECONDS = 8.0
+"""For all of a body; less than `READ_SECONDS` of a connection, so that whoever is slow is told."""
+KEEP_ALIVE_SECONDS = 2
+MOST_AT_ONCE = 200
+"""Connections and requests; more are answered with 503."""
 RETRY_SECONDS = 60
 MOST_LOOKS = 10
 """How often a file that is not complete yet is looked at again; then the sensor finds it."""
@@ -100,6 +108,8 @@ class Endpoint:
         headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
         if status == 401:
             headers = {"WWW-Authenticate": "Bearer"}
+        if status in (401, 408, 413):  # what is left of the body is not waited for
+            headers["Connection"] = "close"
         return JSONResponse(answer, status_code=status, headers=headers)
 
     def _require_token(self, request: "Request") -> None:
@@ -140,6 +150,7 @@ class Endpoint:
 
     async def _take_place(self, path: PipelinePath, place: str, *, look: int) -> tuple[int, dict[str, Any]]:
         push = self._push(path)
+        landing = push.services.landing
         became = await asyncio.to_thread(push.take_file, path, place, now=_now())
         if became.fate == "received" and became.event is not None:
             settings = await asyncio.to_thread(push.settings, path)
@@ -148,11 +159,15 @@ class Endpoint:
         if became.fate == "waiting":
             if look < MOST_LOOKS:
                 self._later(self._look_again(path, place, look + 1))
-            return 202, {"waiting": became.reason}
+            return 202, {"waiting": below(landing, became.reason)}
         if became.fate == "refused":
             return _over_the_rate()
-        if became.fate in ("quarantined", "buried"):
-            return 422, {"error": became.reason, "fate": became.fate}
+        if became.fate == "buried" and became.event is not None:  # its own reason is about folders of this machine
+            wrong = str(became.event.event.payload.get("reason", ""))
+            aside = f"It could not be put into quarantine; dead letter {became.event.number} says why."
+            return 422, {"error": f"{below(landing, wrong)} {aside}", "fate": became.fate}
+        if became.fate == "quarantined":
+            return 422, {"error": below(landing, became.reason), "fate": became.fate}
         if became.fate in ("not_ours", "gone"):
             return 404, {"error": became.reason}
         return 200, {"repeated": True}
@@ -225,6 +240,8 @@ def make_server(app: "Starlette") -> "uvicorn.Server":
     """Return the server of an application; it ends on SIGINT and SIGTERM, or when `should_exit` is set."""
     import uvicorn
 
+    from resources.inbox_connections import TimedConnection
+
     # The access log is off: a proxy in front has one, and no header may reach a log.
     return uvicorn.Server(
         uvicorn.Config(
@@ -232,10 +249,24 @@ def make_server(app: "Starlette") -> "uvicorn.Server":
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=200,
+            http=TimedConnection,
+            ws="none",
+            limit_concurrency=MOST_AT_ONCE,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=10,
         )
     )
+
+
+def below(landing: LandingZone, text: str) -> str:
+    """Return a text with places in the landing zone named from there: callers need not know this machine's folders."""
+    roots, local = {landing.root.rstrip("/")}, landing.local_path("")
+    if local is not None:
+        roots |= {str(local.absolute()), os.path.realpath(local)}
+    for root in sorted((root for root in roots if root.startswith("/") or "://" in root), key=len, reverse=True):
+        text = text.replace(f"{root}/", "")
+        text = re.sub(rf"{re.escape(root)}(?![\w.-])", "the landing zone", text)
+    return text
 
 
 def _now() -> datetime:
@@ -247,14 +278,22 @@ def _over_the_rate() -> tuple[int, dict[str, Any]]:
 
 
 async def _json_body(request: "Request") -> Any:
+    from starlette.requests import ClientDisconnect
+
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > LARGEST_BODY:
         raise Refusal(413, f"The body is larger than {LARGEST_BODY} bytes.")
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_BODY:
-            raise Refusal(413, f"The body is larger than {LARGEST_BODY} bytes.")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > LARGEST_BODY:
+                    raise Refusal(413, f"The body is larger than {LARGEST_BODY} bytes.")
+    except ClientDisconnect as error:
+        raise Refusal(400, "The body was not complete.") from error
+    except TimeoutError as error:
+        raise Refusal(408, f"The body was not complete within {BODY_SECONDS:g} s; send it again.") from error
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

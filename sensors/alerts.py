@@ -1,11 +1,11 @@
-"""Tells people what needs them: failed gates, waiting approvals, dead letters, open breakers, stale assets."""
+"""Tells people what needs them: failed gates, approvals, dead letters, bad files, open breakers, stale assets."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from ml_assets.alerting import Cursor, Sources, freshness_missed, keep, look, send_pending
+from ml_assets.alerting import Cursor, Sources, freshness_missed, keep, look, look_at_quarantines, send_pending
 from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.interfaces import Alert, PipelinePath
 
@@ -26,14 +26,15 @@ def build_alerts_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> dg.Se
         pipelines: (team, pipeline) → the pipeline.
     """
     watched = dict(_watched(pipelines))
+    specs = [pipeline.spec for pipeline in pipelines.values() if pipeline.spec.automation.arrivals]
 
     @dg.sensor(
         name=SENSOR,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        required_resource_keys={"ledger", "inbox", "policy", "alerts", "notifier"},
+        required_resource_keys={"ledger", "inbox", "policy", "landing", "alerts", "notifier"},
         description="Tells people once, over every channel, of failed gates, candidates that await approval, dead "
-        "letters, open breakers, incidents and missed freshness. `ml-assets alerts list` shows what was told.",
+        "letters, bad files, open breakers, incidents and missed freshness. `ml-assets alerts list` shows them.",
     )
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         held, now = context.resources, datetime.now(UTC)
@@ -42,15 +43,18 @@ def build_alerts_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> dg.Se
         found, cursor, unread = look(sources, cursor, now)
         for problem in unread:
             context.log.error(f"What needs people cannot be read: {problem}")
+        bad, cursor, unseen = look_at_quarantines(held.landing, held.inbox, specs, cursor, now)
+        for problem in unseen:
+            context.log.error(problem)
         late, cursor = _look_at_freshness(context.instance, watched, cursor, now)
-        new = keep(held.alerts, held.notifier.channels, [*found, *late], now)
+        new = keep(held.alerts, held.notifier.channels, [*found, *bad, *late], now)
         sent = send_pending(held.alerts, held.notifier, pipelines.keys(), now)
         for failure in sent.failures:
             context.log.warning(failure)
         said = f"{new} new, {sent.messages} sent, {len(sent.failures)} failed, {sent.left} left."
         quiet = not (new or sent.messages or sent.failures or sent.left)
         return dg.SensorResult(
-            skip_reason="\n".join(["Nothing is new." if quiet else said, *unread]), cursor=cursor.text
+            skip_reason="\n".join(["Nothing is new." if quiet else said, *unread, *unseen]), cursor=cursor.text
         )
 
     return alerts

@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Self
 
 import dagster as dg
+from pydantic import TypeAdapter
 
 from ml_assets.arrivals import ArrivalSettings, arrive
 from ml_assets.arrivals import Cursor as LandingCursor
@@ -19,6 +20,7 @@ from ml_assets.delivery.tags import SENSOR
 from ml_assets.interfaces import Batch, PipelinePath
 from ml_assets.retraining.pauses import paused
 from sensors.batches import DATA_STAGES, MONITOR_STAGES, NOTHING, Site, batch_request, job_of, settle
+from sensors.unscored import unscored
 from sensors.upstream import upstream_events
 
 INTERVAL_SECONDS = 1
@@ -34,7 +36,10 @@ LIVE = ("waiting", "claimed", "running")
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """What the sensor remembers between ticks; nothing of it is needed for events not to be lost or doubled.
+    """What the sensor remembers between ticks.
+
+    Without it all files are looked at once more, and none is lost or doubled. What was materialized upstream since
+    the last tick is then not taken up: a first look takes up nothing of the past.
 
     Attributes:
         landing: Pipeline → cursor of its landing folder, as text.
@@ -42,6 +47,8 @@ class Cursor:
         monitored: Batches whose scoring was asked for; they end at the next tick.
         mark: Mark of the inbox at which no event of this location waited or ran; empty otherwise.
         turn: Which pipeline is looked at first.
+        ledger: Mark of the ledger at which nothing was left to score; empty otherwise.
+        decided: Pipeline → last decision at which nothing of it was left to score.
     """
 
     landing: Mapping[str, str] = field(default_factory=dict)
@@ -49,12 +56,17 @@ class Cursor:
     monitored: tuple[str, ...] = ()
     mark: str = ""
     turn: int = 0
+    ledger: str = ""
+    decided: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, text: str | None) -> Self:
-        """Return the cursor that `text` wrote."""
-        values = json.loads(text or "{}")
-        return cls(**{**values, "monitored": tuple(values.get("monitored", ()))})
+        """Return the cursor that `text` wrote; an empty one for None.
+
+        Raises:
+            ValueError: If it is no cursor.
+        """
+        return TypeAdapter(cls).validate_json(text or "{}", strict=True)
 
     @property
     def text(self) -> str:
@@ -118,6 +130,7 @@ class Tick:
             self.attempt(self.pipelines[path], self.take_up_files)
             self.attempt(self.pipelines[path], self.take_up_upstream)
         self.look_again_soon()
+        self.score_what_had_no_champion(order)
         mark = self.site.inbox.mark()
         if mark == self.cursor.mark and not self.problems:
             return self.cursor
@@ -145,6 +158,30 @@ class Tick:
             self.site = replace(self.site, now=self.site.now + timedelta(seconds=seconds))
             for path in unsettled:
                 self.attempt(self.pipelines[path], self.take_up_files)
+
+    def score_what_had_no_champion(self, order: Sequence[PipelinePath]) -> None:
+        """Ask for the scoring of what came before a pipeline's first promotion; decisions alone bring new ones."""
+        mark = self.site.ledger.mark()
+        if mark == self.cursor.ledger:
+            return
+        decided, later = dict(self.cursor.decided), set[PipelinePath]()
+
+        def look(pipeline: TeamPipeline) -> None:
+            name = "/".join(pipeline.path)
+            head = self.site.ledger.heads(pipeline.path).get(f"decisions/{name}")
+            if head is None or head.position == decided.get(name):
+                return
+            later.add(pipeline.path)
+            store, room = self.context.resources.data_store, MOST_REQUESTS - len(self.requests)
+            found = unscored(self.site, pipeline, store, self._settings(pipeline), most=room)
+            self.requests += found.requests
+            if not found.later and not found.requests:  # what was asked for is seen to have its run
+                later.discard(pipeline.path)
+                decided[name] = head.position
+
+        for path in order:
+            self.attempt(self.pipelines[path], look)
+        self.cursor = replace(self.cursor, ledger="" if later else mark, decided=decided)
 
     def take_up_files(self, pipeline: TeamPipeline) -> None:
         """Put the files that arrived into the inbox, and bad ones into quarantine."""
@@ -246,13 +283,26 @@ def build_arrivals_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> dg.
             now=datetime.now(UTC),
         )
         ends_at = time.monotonic() + BUDGET_SECONDS
-        tick = Tick(context=context, site=site, pipelines=watched, cursor=Cursor.of(context.cursor), ends_at=ends_at)
+        tick = Tick(context=context, site=site, pipelines=watched, cursor=_cursor(context), ends_at=ends_at)
         cursor = tick.run().text
         if tick.requests:
             return dg.SensorResult(run_requests=tick.requests, cursor=cursor)
         return dg.SensorResult(skip_reason="\n".join(["Nothing to start.", *tick.problems]), cursor=cursor)
 
     return arrivals
+
+
+def _cursor(context: dg.SensorEvaluationContext) -> Cursor:
+    """Return what the last tick left; an empty cursor, with a line in the log, when it cannot be read."""
+    try:
+        return Cursor.of(context.cursor)
+    except ValueError:
+        context.log.warning(
+            f"The cursor of the sensor {SENSOR} cannot be read, and was replaced: all files are looked at once more. "
+            "What was materialized upstream since the last tick is not taken up; materialize it again, or the "
+            f"partitions that wait for it. It began with {(context.cursor or '')[:80]!r}."
+        )
+        return Cursor()
 
 
 def _jobs(pipelines: Mapping[PipelinePath, TeamPipeline]) -> list[Any]:

@@ -69,7 +69,7 @@ NOTHING = Settled()
 def batch_request(pipeline: TeamPipeline, plan: BatchPlan) -> dg.RunRequest:
     """Return the request for the run of a claimed batch."""
     box = plan.first, plan.last
-    return _request(pipeline, DATA_STAGES, box, key=plan.name, tags={BATCH_TAG: plan.name})
+    return stages_request(pipeline, DATA_STAGES, box, key=plan.name, tags={BATCH_TAG: plan.name})
 
 
 def settle(site: Site, pipeline: TeamPipeline, batch: Batch, settings: DeliverySettings, *, monitored: bool) -> Settled:
@@ -105,8 +105,19 @@ def _again(site: Site, pipeline: TeamPipeline, batch: Batch) -> Settled:
     plan = plan_of(batch.events, pipeline.spec, batch.name)
     if plan is None or not is_over(pipeline.spec, plan.last, site.now):
         site.inbox.release(batch.name, now=site.now)
+        _end_unsubmitted(site.instance, batch.name)
         return NOTHING
     return Settled(requests=(batch_request(pipeline, plan),))
+
+
+def _end_unsubmitted(instance: dg.DagsterInstance, batch: str) -> None:
+    """Cancel the runs of a released batch that never got into the queue: nobody asks for its key again.
+
+    One that gets there all the same meanwhile is told by the inbox that the batch is over, and ends without work.
+    """
+    left = dg.RunsFilter(tags={RUN_KEY_TAG: batch}, statuses=[dg.DagsterRunStatus.NOT_STARTED])
+    for run in instance.get_runs(filters=left):
+        instance.report_run_canceled(run, "Its batch of events was released before the run was submitted.")
 
 
 def _first_run(instance: dg.DagsterInstance, batch: str) -> str | None:
@@ -130,7 +141,7 @@ def _monitoring(
     scorable = [p for p in done if champion_before(decisions, split_partition(p)[1]) is not None]
     boxes: list[Box] = cover(pipeline.spec, scorable, most=settings.max_partitions)
     return tuple(
-        _request(
+        stages_request(
             pipeline,
             stages,
             (box.first, box.last),
@@ -141,9 +152,10 @@ def _monitoring(
     )
 
 
-def _request(
+def stages_request(
     pipeline: TeamPipeline, stages: Collection[str], box: tuple[str, str], *, key: str, tags: dict[str, str]
 ) -> dg.RunRequest:
+    """Return the request for a run of some stages over a box of partitions, given its first and its last one."""
     first, last = box
     alone = first == last
     span = {} if alone else {RANGE_START_TAG: first, RANGE_END_TAG: last}

@@ -140,7 +140,7 @@ def _look_at_pipeline(
     sources: Sources, path: PipelinePath, cursor: Cursor, now: datetime
 ) -> tuple[list[Alert], Cursor]:
     name, ledger = "/".join(path), sources.ledger
-    heads = "".join(f"{stream[0]}{head.position:x}" for stream, head in sorted(ledger.heads(path).items()))
+    heads = "".join(f"{stream[0]}{head.position}" for stream, head in sorted(ledger.heads(path).items()))
     if cursor.is_at(name, heads):
         return [], cursor
     last = cursor.places.get(name)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
+from ml_assets.arrivals.put_aside import PutAside
 from ml_assets.inbox_rules import place_of, storable_text
 from ml_assets.interfaces import Alert, Decision, InboxEvent, PipelinePath, Record, Verdict
 from ml_assets.retraining.attempts import read_history
@@ -80,6 +81,31 @@ def dead_letters(events: Iterable[InboxEvent]) -> Iterator[Alert]:
             )
 
 
+def put_aside(path: PipelinePath, folder: str, files: Iterable[PutAside]) -> Iterator[Alert]:
+    """Yield an alert for each bad file in a pipeline's quarantine.
+
+    The same bytes at the same place are told once, until the place had an event in between; of bytes that were not
+    read, each file is told.
+
+    Args:
+        path: The pipeline.
+        folder: Its quarantine.
+        files: Those whose place no good file has taken since.
+    """
+    for file in files:
+        place = file.place or file.name
+        stays = "" if file.partition is None else f" [{file.partition}] stays as it is until then."
+        yield _alert(
+            "quarantined",
+            path,
+            subject=(_digest(place), file.sha256 or _digest(file.name), str(file.after_event)),
+            title=f"a file for [{file.partition or 'no partition'}] was put into quarantine",
+            body=f"{_sentence(file.reason or 'No reason lies beside it')} It came as {place!r} and is now "
+            f"{folder}/{file.name}. Land it anew when it is corrected.{stays} When the file is right, correct the "
+            "pipeline's YAML or the policy, and move it back.",
+        )
+
+
 def breaker_opened(path: PipelinePath, records: Iterable[Record]) -> Iterator[Alert]:
     """Yield an alert when a pipeline's retraining breaker is open; records are those of kind "automation"."""
     history = read_history(records)
@@ -144,6 +170,10 @@ def _alert(kind: str, path: PipelinePath, *, subject: Sequence[str], title: str,
         title=_cut(storable_text(" ".join(f"{_name(path)}: {title}".split())), MOST_TITLE),
         body=_cut(storable_text(body), MOST_BODY),
     )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _sentence(text: str) -> str:

@@ -149,7 +149,15 @@ class _Desk:
 
     def _put_aside(self, candidate: Candidate, rejected: Rejected) -> _Judged:
         try:
-            place = quarantine(self.services.landing, self.pipeline.spec, candidate, rejected, now=self.now)
+            last = self.known.last.get(storable(candidate.place))
+            place = quarantine(
+                self.services.landing,
+                self.pipeline.spec,
+                candidate,
+                rejected,
+                after_event=0 if last is None else last.number,
+                now=self.now,
+            )
         except ChangedMeanwhileError as error:
             return _Judged(fate="waiting", reason=str(error))
         except SourceError as error:

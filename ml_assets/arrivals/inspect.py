@@ -148,7 +148,8 @@ def _wrong_kind(landing: LandingZone, candidate: Candidate, partition: str) -> t
     try:
         real = landing.target(candidate.place)
     except SourceError as error:
-        return Rejected(reason=str(error), kind="link", partition=partition), 0
+        details = {"target": os.path.realpath(str(landing.local_path(candidate.place)))}
+        return Rejected(reason=str(error), kind="link", partition=partition, details=details), 0
     link = landing.local_path(candidate.place)
     if real is None or link is None or not real.exists():
         if link is not None and not link.is_symlink():

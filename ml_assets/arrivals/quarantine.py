@@ -13,6 +13,7 @@ from ml_assets.arrivals.inspect import Rejected
 from ml_assets.arrivals.listing import Candidate
 from ml_assets.arrivals.pattern import ArrivalPattern
 from ml_assets.errors import SourceError
+from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import PipelinePath
 from ml_assets.sources import LandingZone
 from ml_assets.spec import PipelineSpec
@@ -27,7 +28,13 @@ class ChangedMeanwhileError(SourceError):
 
 
 def quarantine(
-    landing: LandingZone, spec: PipelineSpec, candidate: Candidate, rejected: Rejected, *, now: datetime
+    landing: LandingZone,
+    spec: PipelineSpec,
+    candidate: Candidate,
+    rejected: Rejected,
+    *,
+    after_event: int = 0,
+    now: datetime,
 ) -> str:
     """Move a bad file to `.quarantine/<team>/<pipeline>/` below the landing zone, and return its place there.
 
@@ -40,6 +47,7 @@ def quarantine(
         spec: The pipeline's description.
         candidate: The file.
         rejected: Why it is bad.
+        after_event: Number of its place's last event; 0 when there is none. A later one tells that a good file came.
         now: The instant, UTC.
 
     Raises:
@@ -48,7 +56,8 @@ def quarantine(
     """
     folder = quarantine_folder(landing, spec)
     name = safe_name(candidate)
-    reason = json.dumps(_reason(landing, spec, candidate, rejected, now), indent=2, ensure_ascii=False) + "\n"
+    told = _reason(landing, spec, candidate, rejected, now) | {"after_event": after_event}
+    reason = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
     # JSON escapes the control characters of ASCII alone; a terminal obeys others too.
     text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in reason).encode()
     try:
@@ -71,24 +80,6 @@ def quarantine_folder(landing: LandingZone, spec: PipelineSpec) -> str:
     local = landing.local_path(root if elsewhere else "")
     base = root.rstrip("/") if local is None else str(local.absolute())
     return f"{base}/{FOLDER}/{spec.team}/{spec.name}"
-
-
-def count_quarantined(landing: LandingZone, spec: PipelineSpec) -> int:
-    """Return how many files lie in a pipeline's quarantine; what explains them is not counted.
-
-    Raises:
-        SourceError: If the folder cannot be looked at.
-    """
-    folder = quarantine_folder(landing, spec)
-    file_system, path = landing.locate(folder)
-    try:
-        places = file_system.ls(path, detail=False)
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise SourceError(f"{folder} cannot be looked at: {error}. Let this process read it.") from error
-    names = [str(place).rstrip("/").rpartition("/")[2] for place in places]
-    return sum(not name.startswith(".") and not name.endswith(REASON_SUFFIX) for name in names)
 
 
 def safe_name(candidate: Candidate) -> str:
@@ -173,6 +164,7 @@ def _reason(
         "reason": rejected.reason,
         "kind": rejected.kind,
         "place": landing.resolve(candidate.place),
+        "landed_as": visible_text(candidate.place),
         "pipeline": "/".join(path),
         "partition": rejected.partition,
         "size": candidate.size,

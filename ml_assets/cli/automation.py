@@ -7,6 +7,7 @@ import click
 
 from ml_assets.cli.approvals import current_project, pipeline_path
 from ml_assets.cli.backfill import find_pipeline
+from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import Record
 from ml_assets.retraining.attempts import Attempt, History
 from ml_assets.retraining.decide import decide
@@ -39,7 +40,7 @@ def explain(pipeline: str, last: int) -> None:
     decision = decide(gather(step, history, now), step.policy, now)
     records = services.ledger.records(step.path, kind=KIND)
     for line in [*decision_lines(pipeline, decision), *attempt_lines(history), *recorded_lines(records, last)]:
-        click.echo(line)
+        click.echo(visible_text(line))
 
 
 @automation.command()
@@ -62,7 +63,7 @@ def request(pipeline: str, reason: str) -> None:
     held = paused(services.ledger, path)
     click.echo(f"Asked for. `ml-assets automation explain {pipeline}` says what becomes of it.")
     if held is not None:
-        click.echo(f"It waits: {held}")
+        click.echo(visible_text(f"It waits: {held}"))
 
 
 def decision_lines(pipeline: str, decision: RetrainingDecision) -> Iterator[str]:

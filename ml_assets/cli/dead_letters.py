@@ -77,7 +77,7 @@ def replay(numbers: Sequence[int], pipeline: str | None) -> None:
         try:
             kept = inbox.replay(number, by=by, now=datetime.now(UTC))
         except InboxError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(visible_text(f"Error: {error}"), err=True)
             failed = True
         else:
             click.echo(f"{_name(kept)} waits for a run again.")
@@ -134,13 +134,13 @@ def _lines(kept: InboxEvent) -> Iterator[str]:
         yield ""
         yield f"Once the cause is mended: ml-assets dead-letters replay {kept.number}"
         yield (
-            "If something newer made up for it, such as a corrected file: "
+            "If something else made up for it than a newer event of its partition: "
             f'ml-assets dead-letters discard {kept.number} --reason "…"'
         )
 
 
 def _name(kept: InboxEvent) -> str:
-    return f"Event {kept.number}, {'/'.join(kept.event.pipeline)} [{visible_text(kept.event.partition)}]"
+    return visible_text(f"Event {kept.number}, {'/'.join(kept.event.pipeline)} [{kept.event.partition}]")
 
 
 def _count(inbox: Inbox, path: PipelinePath | None) -> int:

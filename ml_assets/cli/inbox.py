@@ -1,6 +1,6 @@
 """`ml-assets inbox`: events from outside, and which run carries each."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast, get_args
 
 import click
@@ -8,10 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ml_assets.cli.approvals import add_row, current_project, pipeline_path
+from ml_assets.cli.inbox_release import abandoned, release
 from ml_assets.cli.inbox_serve import serve
 from ml_assets.cli.inbox_watch import watch
 from ml_assets.cli.tables import make_console
-from ml_assets.inbox_rules import place_of
+from ml_assets.inbox_rules import BATCH_STATES, place_of, visible_text
 from ml_assets.interfaces import EventState, InboxEvent
 
 
@@ -22,6 +23,7 @@ def inbox() -> None:
 
 inbox.add_command(watch)
 inbox.add_command(serve)
+inbox.add_command(release)
 
 
 @inbox.command("list")
@@ -29,10 +31,13 @@ inbox.add_command(serve)
 @click.option("--state", "states", type=click.Choice(get_args(EventState)), multiple=True, help="Only events in it.")
 @click.option("--last", type=click.IntRange(min=1), default=50, help="How many, at most.")
 def list_events(pipeline: str | None, states: Sequence[str], last: int) -> None:
-    """Show the newest events, newest first."""
+    """Show the newest events, newest first, and the batches that no sensor looks after."""
     project, console = current_project(), make_console()
     path = None if pipeline is None else pipeline_path(project, pipeline)
-    found = project.profile.services().inbox.events(
+    inbox = project.profile.services().inbox
+    left = abandoned(project, inbox.batches(None if path is None else [path]))
+    marked = {batch.name for batch in left}
+    found = inbox.events(
         pipelines=None if path is None else [path],
         states=cast("Sequence[EventState]", states) or None,
         limit=last,
@@ -44,15 +49,19 @@ def list_events(pipeline: str | None, states: Sequence[str], last: int) -> None:
     for column in ("number", "state", "pipeline", "partition", "source", "place or key", "received", "run"):
         table.add_column(column, overflow="fold", no_wrap=column not in {"source", "place or key"})
     for kept in found:
-        add_row(table, *_row(kept))
+        add_row(table, *_row(kept, marked))
     console.print(table)
+    for batch in left:
+        line = f"* {'/'.join(batch.pipeline)}: no sensor looks after it. End it: ml-assets inbox release {batch.name}"
+        console.print(visible_text(line), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def _row(kept: InboxEvent) -> list[str]:
+def _row(kept: InboxEvent, marked: Collection[str]) -> list[str]:
     event = kept.event
+    is_left = kept.state in BATCH_STATES and kept.batch in marked
     return [
         str(kept.number),
-        kept.state,
+        f"{kept.state} *" if is_left else kept.state,
         "/".join(event.pipeline),
         event.partition,
         event.source,

@@ -6,6 +6,7 @@ import click
 
 from ml_assets.cli.approvals import current_project, pipeline_paths
 from ml_assets.cli.project import Project
+from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import PipelinePath
 from ml_assets.retraining import pauses
 
@@ -21,7 +22,7 @@ def pause(scope: str | None, reason: str) -> None:
     project = current_project()
     covered, ledger = scope_of(project, scope), project.profile.services().ledger
     held = pauses.pause(ledger, covered, by=project.profile.user, reason=reason, now=datetime.now(UTC))
-    click.echo(f"{held}\nNothing of it starts by itself until `{resuming(covered)}`.")
+    click.echo(f"{visible_text(str(held))}\nNothing of it starts by itself until `{resuming(covered)}`.")
 
 
 @click.command()
@@ -35,11 +36,11 @@ def resume(scope: str | None, reason: str) -> None:
     if ended is None:
         click.echo(f"There is no pause of {words(covered)}.")
     else:
-        click.echo(f"Resumed: {words(covered)}. The pause that ended: {ended}")
+        click.echo(visible_text(f"Resumed: {words(covered)}. The pause that ended: {ended}"))
     for wider in pauses.scopes_of(covered):
         held = pauses.pause_of(ledger, wider)
         if held is not None:
-            click.echo(f"It stays paused by a wider one: {held} (`{resuming(wider)}` ends it)")
+            click.echo(visible_text(f"It stays paused by a wider one: {held} (`{resuming(wider)}` ends it)"))
 
 
 def scope_of(project: Project, name: str | None) -> PipelinePath:

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import click
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
-from ml_assets.arrivals.quarantine import count_quarantined, quarantine_folder
+from ml_assets.arrivals.put_aside import standing_files
+from ml_assets.arrivals.quarantine import quarantine_folder
 from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import Project, load_project
-from ml_assets.cli.tables import make_console, summary
+from ml_assets.cli.tables import make_console, plain, summary
 from ml_assets.errors import MlAssetsError, SourceError, SpecError
+from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import EventState, Inbox, Ledger, PipelinePath
 from ml_assets.periods import split_partition
 from ml_assets.reading.placement import read_placed_pipeline
@@ -31,9 +34,9 @@ def status(pipeline: str | None) -> None:
         console.print(table)
         services = project.profile.services()
         for remark in remarks:
-            console.print(remark, style="red", highlight=False, markup=False, soft_wrap=True)
+            say(console, remark, style="red")
         for held in pauses(services.ledger, [path_of(file) for file in project.pipeline_files()]):
-            console.print(f"{held}.", style="yellow", highlight=False, soft_wrap=True)
+            say(console, f"{held}.", style="yellow")
         if dead := dead_letters_line(services.inbox, None):
             console.print(dead, style="red")
         return
@@ -41,24 +44,29 @@ def status(pipeline: str | None) -> None:
     services = project.profile.services()
     stored = services.data_store.partitions((loaded.spec.team, loaded.spec.name, "raw_data"))
     periods = sorted({split_partition(key)[1] for key in stored})
-    aside = quarantine_line(services.landing, loaded.spec)
+    aside = quarantine_line(services.landing, services.inbox, loaded.spec)
     if not periods:
         console.print(f"{pipeline} has no data yet; `ml-assets backfill {pipeline} --from … --to …` makes some.")
         if aside:
-            console.print(aside, style="red", highlight=False, markup=False, soft_wrap=True)
+            say(console, aside, style="red")
         return
     console.print(summary(services, loaded, periods))
     for decision in services.ledger.decisions((loaded.spec.team, loaded.spec.name)):
         outcome = decision.outcome.replace("_", " ")
-        console.print(f"{decision.partition}  {outcome:<18}{decision.reason}", highlight=False, soft_wrap=True)
+        say(console, f"{decision.partition}  {outcome:<18}{decision.reason}")
     path = (loaded.spec.team, loaded.spec.name)
     for held in pauses(services.ledger, [path]):
-        console.print(f"{held}.", style="yellow", highlight=False, soft_wrap=True)
+        say(console, f"{held}.", style="yellow")
     console.print(f"events: {event_words(services.inbox.counts().get(path, {}))}", highlight=False)
     if dead := dead_letters_line(services.inbox, path):
         console.print(dead, style="red")
     if aside:
-        console.print(aside, style="red", highlight=False, markup=False, soft_wrap=True)
+        say(console, aside, style="red")
+
+
+def say(console: Console, line: str, *, style: str = "") -> None:
+    """Print a line as it is: what others wrote is never taken for markup, or for commands to the terminal."""
+    console.print(visible_text(line, keep="\n"), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def pauses(ledger: Ledger, paths: Sequence[PipelinePath]) -> list[Pause]:
@@ -96,12 +104,15 @@ def dead_letters_line(inbox: Inbox, path: PipelinePath | None) -> str:
     return f"{n_dead} dead letter{'' if n_dead == 1 else 's'}; see: ml-assets dead-letters list{name}"
 
 
-def quarantine_line(landing: LandingZone, spec: PipelineSpec) -> str:
-    """Return how many files of a pipeline were put aside, and where they lie; empty when there is none."""
+def quarantine_line(landing: LandingZone, inbox: Inbox, spec: PipelineSpec) -> str:
+    """Return how many files of a pipeline were put aside, and where they lie; empty when there is none.
+
+    Those whose place a good file has taken since are not counted.
+    """
     if not spec.automation.arrivals:
         return ""
     try:
-        n_aside = count_quarantined(landing, spec)
+        n_aside = len(standing_files(landing, inbox, spec))
     except SourceError as error:
         return str(error)
     if not n_aside:
@@ -127,7 +138,7 @@ def _overview(project: Project) -> tuple[Table, list[str]]:
             scored = services.data_store.partitions((*path, "predictions"))
             decisions = services.ledger.decisions(path)
             events = event_words(services.inbox.counts().get(path, {}))
-            remarks += filter(None, [quarantine_line(services.landing, spec)])
+            remarks += filter(None, [quarantine_line(services.landing, services.inbox, spec)])
         except SpecError as error:
             table.add_row(name, "[red]broken")
             remarks.append(f"{name}: {len(error.problems)} problems; see `ml-assets validate`")
@@ -147,7 +158,7 @@ def _overview(project: Project) -> tuple[Table, list[str]]:
             f"{len(data)} partition{'' if len(data) == 1 else 's'}",
             f"{len(scored)} partition{'' if len(scored) == 1 else 's'}",
             str(len(decisions)),
-            "–" if champion is None else f"version {champion.model_version} of {champion.partition}",
+            plain("–" if champion is None else f"version {champion.model_version} of {champion.partition}"),
             events,
         )
     return table, remarks

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_assets.errors import MlAssetsError
+from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import Decision, Verdict
 from ml_assets.periods import join_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
@@ -30,6 +31,11 @@ def make_console() -> Console:
     """Return the console: as wide as the terminal, or wide enough for the tables when there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=UNBOUND_WIDTH)
+
+
+def plain(words: str, style: str = "") -> Text:
+    """Return text for a cell as it is: what others wrote is never taken for markup, or for commands to the terminal."""
+    return Text(visible_text(words, keep="\n"), style=style)
 
 
 def summary(services: Services, loaded: LoadedPipeline, periods: list[str]) -> Table:
@@ -74,10 +80,10 @@ def _row(services: Services, loaded: LoadedPipeline, period: str) -> list[Text |
     stored = [services.data_store.describe((*path, "features"), p) for p in step.group_partitions(period)]
     rows = sum(s.n_rows for s in stored if s is not None)
     decision = latest_by_partition(services.ledger.decisions(path)).get(period)
-    verdict = Text("–", style="dim")
+    verdict = plain("–", style="dim")
     if decision is not None:
         version = f"\nversion {decision.model_version}" if decision.model_version else ""
-        verdict = Text(f"{decision.outcome.replace('_', ' ')}{version}", style=COLOURS[decision.outcome])
+        verdict = plain(f"{decision.outcome.replace('_', ' ')}{version}", style=COLOURS[decision.outcome])
     return [period, f"{rows:,}" if any(stored) else "–", _checks(step), _models(step), verdict]
 
 
@@ -94,9 +100,9 @@ def _models(step: Step) -> Text:
         name, interval = _test(evaluation, metric)
         lines.append((f"→ {name}", interval))
     if not lines:
-        return Text("–", style="dim")
+        return plain("–", style="dim")
     width = max(len(name) for name, _ in lines)
-    return Text("\n".join(f"{name:<{width}}  {_interval(values)}" for name, values in lines))
+    return plain("\n".join(f"{name:<{width}}  {_interval(values)}" for name, values in lines))
 
 
 def _checks(step: Step) -> Text:
@@ -111,9 +117,9 @@ def _checks(step: Step) -> Text:
         v for stage, partition in [*places, ("evaluation", step.time)] for v in _verdicts(step, stage, partition)
     ]
     if not verdicts:
-        return Text("–", style="dim")
+        return plain("–", style="dim")
     if not _judged_now(step):
-        return Text(
+        return plain(
             f"{sum(v.outcome == 'passed' for v in verdicts)}/{len(verdicts)} passed\nevaluation not judged\n"
             "by today's policy",
             style="yellow",
@@ -123,7 +129,7 @@ def _checks(step: Step) -> Text:
     text = f"{len(verdicts) - len(failed)}/{len(verdicts)} passed"
     if failed:
         text += "\n" + "\n".join(sorted({v.check for v in failed}))
-    return Text(text, style="red" if closed else "yellow" if failed else "green")
+    return plain(text, style="red" if closed else "yellow" if failed else "green")
 
 
 def _judged_now(step: Step) -> bool:

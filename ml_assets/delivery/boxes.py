@@ -69,6 +69,23 @@ def cover(spec: PipelineSpec, partitions: Collection[str], *, most: int) -> list
     return sorted((part for box in boxes for part in _cut(box, most)), key=lambda box: box.periods[0])
 
 
+def span(spec: PipelineSpec, first: str, last: str) -> Box:
+    """Return the box that a range from one partition to another means.
+
+    Args:
+        spec: The pipeline.
+        first: Its first group of the first period.
+        last: Its last group of the last period.
+    """
+    (low, begin), (high, end) = split_partition(first), split_partition(last)
+    groups = list(_groups(spec))
+    periods = Periods.of(spec.partitions, spec.source.event_time.timezone)
+    return Box(
+        periods=tuple(periods.between(begin, end)),
+        groups=tuple(groups[groups.index(low) : groups.index(high) + 1]),
+    )
+
+
 def _groups(spec: PipelineSpec) -> Sequence[str | None]:
     group = spec.partitions.group
     return (None,) if group is None else group.values

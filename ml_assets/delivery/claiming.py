@@ -28,7 +28,7 @@ def claim_batches(
         most: Batches to claim at most; None for all.
     """
     path = (spec.team, spec.name)
-    ready = inbox.ready([path], debounce=settings.wait_after(FILES), now=now)
+    ready = inbox.ready([path], debounce=settings.wait_after(FILES), longest=settings.retry.longest, now=now)
     restless = {event.event.partition for event in ready if not settings.is_quiet(event, now)}
     ready = [event for event in ready if event.event.partition not in restless]
     lost = strangers(ready, spec)

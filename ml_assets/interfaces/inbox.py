@@ -9,7 +9,11 @@ from ml_assets.interfaces.names import PipelinePath
 
 EventState = Literal["waiting", "claimed", "running", "done", "dead", "discarded"]
 """waiting: for its run; claimed: a batch has it, no run is known; running: its run is; done: its partition was made;
-dead: given up, a person must look; discarded: a person said that it does not matter."""
+dead: given up, a person must look; discarded: a person said that it does not matter, or a newer event made up for
+it."""
+
+LONGEST_BACKOFF = timedelta(hours=6)
+"""No failed event waits longer for its next run, unless a retry policy says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,8 @@ class InboxEvent:
         not_before: Before this instant no run starts for it (UTC).
         batch: The batch that carries it, or carried it to its end; None while it waits.
         run_id: Dagster run of the batch, or of its last attempt; None when there was none yet.
-        reason: Why it failed last, or who replayed or discarded it and why; empty when it never failed.
+        reason: Why it failed last, who replayed or discarded it and why, or which newer event superseded it; empty
+            when it never failed.
         traceback: Traceback of the last failure; empty when there is none.
     """
 
@@ -127,7 +132,7 @@ class RetryPolicy:
 
     attempts: int
     backoff: timedelta
-    longest: timedelta = timedelta(hours=6)
+    longest: timedelta = LONGEST_BACKOFF
 
 
 class Inbox(Protocol):
@@ -157,13 +162,21 @@ class Inbox(Protocol):
         """
         ...
 
-    def ready(self, pipelines: Collection[PipelinePath], *, debounce: timedelta, now: datetime) -> list[InboxEvent]:
+    def ready(
+        self,
+        pipelines: Collection[PipelinePath],
+        *,
+        debounce: timedelta,
+        longest: timedelta = LONGEST_BACKOFF,
+        now: datetime,
+    ) -> list[InboxEvent]:
         """Return the events that a run may start for now, in order of receipt.
 
         Not before an event's `not_before`; not while a batch has an event of the same partition; and only when the
         last event of the partition came at least `debounce` ago (repeats do not count). A partition's events are
         ready together as soon as one of them is: a new event, such as a corrected file, ends the wait for a retry.
-        An event from more than a minute after `now` came before the clock was put back, and waits for nothing.
+        An event from more than a minute after `now` came before the clock was put back, and waits for nothing. The
+        same holds for a `not_before` that is further away than `longest`, the retry policy's longest wait, can be.
         """
         ...
 
@@ -191,7 +204,8 @@ class Inbox(Protocol):
         """End a batch: events without a failure are done, others wait again or are dead; return the new dead letters.
 
         Finishing a batch that is over changes nothing. A failed event counts an attempt; one whose failure is not
-        transient is dead at once.
+        transient is dead at once. Dead letters of a partition that a done event has made, and that were received
+        before it, are discarded: it made up for them.
 
         Raises:
             InboxError: If there never was such a batch, or a failure is of an event that the batch does not have.
@@ -217,9 +231,9 @@ class Inbox(Protocol):
         *,
         pipelines: Collection[PipelinePath] | None = None,
         states: Collection[EventState] | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
     ) -> list[InboxEvent]:
-        """Return the newest matching events, newest first; None matches all."""
+        """Return the newest matching events, newest first; None matches all, and as a limit is none."""
         ...
 
     def event(self, number: int) -> InboxEvent | None:

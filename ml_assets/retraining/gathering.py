@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ml_assets.arrivals.put_aside import PutAside, standing_files
 from ml_assets.arrow import compute_functions
 from ml_assets.digest import document_digest
-from ml_assets.errors import GateClosedError, StoreError
+from ml_assets.errors import GateClosedError, SourceError, StoreError
 from ml_assets.interfaces import Decision, StoredPartition
 from ml_assets.periods import split_partition
 from ml_assets.retraining.attempts import History
@@ -18,6 +19,8 @@ from ml_assets.stages.step import Step
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MOST_TOLD = 3
+"""Files in quarantine that are told of a period."""
 LIVE = ("waiting", "claimed", "running")
 
 
@@ -65,16 +68,38 @@ def newest_training(decisions: Sequence[Decision]) -> Training | None:
 
 def _newest_complete(step: Step, training: Training | None, now: datetime) -> tuple[Period | None, tuple[str, ...]]:
     """Return the newest complete period, and why the newer ones are not; none older than the newest training's."""
-    made = step.services.data_store.partitions(step.asset("features"))
-    problems: list[str] = []
-    for key in sorted({split_partition(partition)[1] for partition in made}, reverse=True):
+    made = _times(step.services.data_store.partitions(step.asset("features")))
+    aside, problems = _put_aside(step, "" if training is None else training.period)
+    for key in sorted({*made, *aside}, reverse=True):
         if training is not None and key < training.period:
             break
-        found = complete_features(step, key)
+        found = complete_features(step, key) if key in made else f"{key}: no features have been made."
         if isinstance(found, list):
             return _period(step, key, found, training, now), tuple(problems)
-        problems.append(found)
+        problems.append(" ".join([found, *aside.get(key, [])[:MOST_TOLD]]))
     return None, tuple(problems)
+
+
+def _put_aside(step: Step, since: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Return period → a sentence for each of its files that lies in quarantine, and what could not be looked at."""
+    if not step.spec.automation.arrivals:
+        return {}, []
+
+    def period_of(file: PutAside) -> str:
+        return split_partition(file.partition or "")[1]
+
+    def concerns(file: PutAside) -> bool:
+        return period_of(file) in step.periods and period_of(file) >= since
+
+    try:
+        files = standing_files(step.services.landing, step.services.inbox, step.spec, wanted=concerns)
+    except SourceError as error:
+        return {}, [str(error)]
+    told: dict[str, list[str]] = {}
+    for file in files:
+        sentence = f"A file for [{file.partition}] lies in quarantine: {file.reason}"
+        told.setdefault(period_of(file), []).append(sentence)
+    return told, []
 
 
 def complete_features(step: Step, period: str) -> list[StoredPartition] | str:
@@ -149,7 +174,7 @@ def _known(times: "pa.ChunkedArray", at: datetime) -> int:
 
 def _events_of(step: Step, period: str) -> tuple[int, int]:
     """Return how many events of a period are on their way, and how many are dead letters."""
-    events = step.services.inbox.events(pipelines=[step.path], states=[*LIVE, "dead"])
+    events = step.services.inbox.events(pipelines=[step.path], states=[*LIVE, "dead"], limit=None)
     own = [e.state for e in events if split_partition(e.event.partition)[1] == period]
     return sum(state in LIVE for state in own), sum(state == "dead" for state in own)
 

@@ -18,12 +18,14 @@ from ml_assets.inbox_rules import (
     done_event,
     failed_event,
     identity_of,
+    makers_of,
     place_of,
     released_event,
     replayed_event,
     require_one_pipeline,
     require_own,
     sort_received,
+    superseded_event,
     unknown_batch,
     unknown_event,
     used_batch,
@@ -38,6 +40,7 @@ from ml_assets.interfaces import (
     Receipt,
     RetryPolicy,
 )
+from ml_assets.interfaces.inbox import LONGEST_BACKOFF
 from ml_assets.testing.inbox_examples import NOW, PIPELINE, event, failure
 from ml_assets.testing.inbox_suite import InboxSuite
 
@@ -94,7 +97,14 @@ class FakeInbox:
                 self._count_repeats(number, times, now)
             return result.receipt
 
-    def ready(self, pipelines: Collection[PipelinePath], *, debounce: timedelta, now: datetime) -> list[InboxEvent]:
+    def ready(
+        self,
+        pipelines: Collection[PipelinePath],
+        *,
+        debounce: timedelta,
+        longest: timedelta = LONGEST_BACKOFF,
+        now: datetime,
+    ) -> list[InboxEvent]:
         """Return the events that a run may start for now, in order of receipt."""
         found: list[InboxEvent] = []
         partitions: dict[tuple[PipelinePath, str], list[InboxEvent]] = {}
@@ -104,7 +114,10 @@ class FakeInbox:
             free = pipeline in pipelines and all(kept.state == "waiting" for kept in live)
             late = now + CLOCK_SKEW
             settled = not any(now - debounce < kept.received_at <= late for kept in live)
-            if free and settled and any(kept.not_before <= now or kept.received_at > late for kept in live):
+            due = any(
+                kept.not_before <= now or kept.not_before > late + longest or kept.received_at > late for kept in live
+            )
+            if free and settled and due:
                 found += live
         return sorted(found, key=lambda kept: kept.number)
 
@@ -144,7 +157,7 @@ class FakeInbox:
     def finish(
         self, batch: str, failures: Mapping[int, EventFailure], *, retry: RetryPolicy, now: datetime
     ) -> list[InboxEvent]:
-        """End a batch, and return the new dead letters."""
+        """End a batch, discard what it made up for, and return the new dead letters."""
         with self._lock:
             if self._row(batch).ended:
                 return []
@@ -156,7 +169,15 @@ class FakeInbox:
             ]
             self._batches[batch].ended = True
             self._save(ended)
-            return [kept for kept in ended if kept.state == "dead"]
+            makers = makers_of(kept for kept in ended if kept.state == "done")
+            self._save(
+                superseded_event(kept, makers[kept.event.partition])
+                for kept in self._in_state(["dead"])
+                if kept.event.pipeline == self._batches[batch].pipeline
+                and kept.event.partition in makers
+                and kept.number < makers[kept.event.partition].number
+            )
+            return [kept for kept in map(self.kept.__getitem__, sorted(failures)) if kept.state == "dead"]
 
     def release(self, batch: str, *, now: datetime) -> None:
         """Let the events of a batch that no run has wait again without counting an attempt."""
@@ -184,9 +205,9 @@ class FakeInbox:
         *,
         pipelines: Collection[PipelinePath] | None = None,
         states: Collection[EventState] | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
     ) -> list[InboxEvent]:
-        """Return the newest matching events, newest first; None matches all."""
+        """Return the newest matching events, newest first; None matches all, and as a limit is none."""
         found = [kept for kept in reversed(self.kept.values()) if pipelines is None or kept.event.pipeline in pipelines]
         return [kept for kept in found if states is None or kept.state in states][:limit]
 

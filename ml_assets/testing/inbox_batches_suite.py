@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ml_assets.errors import InboxError
-from ml_assets.interfaces import Batch, Event, Inbox, InboxEvent, RetryPolicy
+from ml_assets.interfaces import Batch, Event, Inbox, InboxEvent
 from ml_assets.testing.inbox_examples import DEDUP, MINUTE, NOW, OTHER, PIPELINE, RETRY, event, failure
 
 NO_WAIT = timedelta(0)
@@ -155,64 +155,6 @@ class BatchSuite:
         assert not inbox.start("b1", "run-1", now=NOW)
         assert not inbox.start("unknown", "run-1", now=NOW)
         assert found(inbox, 1).run_id == "run-1"
-
-    def test_a_failed_event_waits_longer_each_time_and_is_dead_in_the_end(self, inbox: Inbox) -> None:
-        (number,) = receive(inbox, event())
-        now = NOW
-        for attempt, wait in enumerate([MINUTE, 2 * MINUTE], start=1):
-            claim(inbox, [number], f"b{attempt}", now=now)
-            inbox.start(f"b{attempt}", f"run-{attempt}", now=now)
-            assert inbox.finish(f"b{attempt}", {number: failure()}, retry=RETRY, now=now) == []
-
-            waiting = found(inbox, number)
-            assert (waiting.state, waiting.attempts, waiting.not_before) == ("waiting", attempt, now + wait)
-            assert (waiting.batch, waiting.run_id) == (None, f"run-{attempt}")
-            assert (waiting.reason, waiting.traceback) == ("The registry did not answer.", "Traceback …")
-            assert ready(inbox, now + wait - timedelta(seconds=1)) == []
-            assert ready(inbox, now + wait) == [number]
-            now += wait
-
-        claim(inbox, [number], "b3", now=now)
-        (dead,) = inbox.finish("b3", {number: failure(reason="Again.")}, retry=RETRY, now=now)
-        assert dead == found(inbox, number)
-        assert (dead.state, dead.attempts, dead.reason, dead.batch) == ("dead", 3, "Again.", "b3")
-        assert ready(inbox, now + timedelta(days=9)) == []
-
-    def test_a_new_event_of_the_partition_ends_the_wait_for_a_retry(self, inbox: Inbox) -> None:
-        (number,) = receive(inbox, event())
-        claim(inbox, [number])
-        inbox.finish("b1", {number: failure()}, retry=RETRY, now=NOW)
-        assert ready(inbox, NOW) == []
-
-        (corrected,) = receive(inbox, event(key="corrected"))
-
-        assert ready(inbox, NOW) == [number, corrected]
-
-    def test_no_wait_is_longer_than_the_longest(self, inbox: Inbox) -> None:
-        (number,) = receive(inbox, event())
-        policy, now = RetryPolicy(attempts=200, backoff=MINUTE, longest=5 * MINUTE), NOW
-        for attempt in range(6):
-            claim(inbox, [number], str(attempt), now=now)
-            inbox.finish(str(attempt), {number: failure()}, retry=policy, now=now)
-        assert found(inbox, number).not_before == NOW + 5 * MINUTE
-
-    def test_what_cannot_be_mended_is_dead_at_once(self, inbox: Inbox) -> None:
-        good, bad = receive(inbox, event(key="1"), event(key="2", partition="JFK|2013-01"))
-        claim(inbox, [good, bad])
-
-        (dead,) = inbox.finish("b1", {bad: failure(transient=False)}, retry=RETRY, now=NOW)
-
-        assert (dead.number, dead.attempts) == (bad, 1)
-        assert found(inbox, good).state == "done"
-
-    def test_a_failure_with_any_characters_is_recorded(self, inbox: Inbox) -> None:
-        claim(inbox, receive(inbox, event()))
-
-        (dead,) = inbox.finish(
-            "b1", {1: failure(reason="a\x00\udcff", traceback="ü\x00", transient=False)}, retry=RETRY, now=NOW
-        )
-
-        assert (dead.reason, dead.traceback) == ("a\\x00\\udcff", "ü\\x00")
 
     def test_a_batch_ends_once(self, inbox: Inbox) -> None:
         (number,) = receive(inbox, event())

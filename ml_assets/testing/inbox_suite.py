@@ -1,4 +1,4 @@
-"""InboxSuite: what every inbox takes up, keeps and shows, beside what BatchSuite asks of it."""
+"""InboxSuite: what every inbox takes up, keeps and shows, beside what BatchSuite and EndSuite ask of it."""
 # ruff: noqa: D102 - the names of the tests are the sentences
 
 from collections.abc import Callable
@@ -11,10 +11,11 @@ import pytest
 from ml_assets.errors import InboxError
 from ml_assets.interfaces import Inbox, InboxEvent, Receipt
 from ml_assets.testing.inbox_batches_suite import BatchSuite, claim, found, ready, receive
+from ml_assets.testing.inbox_ends_suite import EndSuite
 from ml_assets.testing.inbox_examples import DEDUP, MINUTE, NOW, OTHER, PIPELINE, RETRY, event, failure
 
 
-class InboxSuite(BatchSuite):
+class InboxSuite(BatchSuite, EndSuite):
     """What every inbox does; subclass it and provide a fixture `inbox` that is empty for each test."""
 
     def test_an_event_comes_back_as_it_was_received(self, inbox: Inbox) -> None:
@@ -191,6 +192,7 @@ class InboxSuite(BatchSuite):
         assert numbers(states=["done"]) == [2]
         assert numbers(states=["done", "waiting"], limit=4) == [5, 4, 3, 2]
         assert numbers(pipelines=[OTHER], states=["waiting"]) == [5]
+        assert numbers(limit=None) == numbers(states=["done", "waiting"], limit=None) == [5, 4, 3, 2, 1]
         assert numbers(pipelines=[OTHER], states=["done"]) == numbers(states=[]) == numbers(pipelines=[]) == []
 
     def test_the_last_event_of_each_place_is_found(self, inbox: Inbox) -> None:

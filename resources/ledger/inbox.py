@@ -14,6 +14,7 @@ from ml_assets.interfaces import (
     Receipt,
     RetryPolicy,
 )
+from ml_assets.interfaces.inbox import LONGEST_BACKOFF
 from resources.ledger.database import WAIT_SECONDS, Database
 
 _LOCK = "inbox"
@@ -56,14 +57,21 @@ class SqlInbox:
 
             return receive_events(connection, events, checked, dedup, per_minute, now)
 
-    def ready(self, pipelines: Collection[PipelinePath], *, debounce: timedelta, now: datetime) -> list[InboxEvent]:
+    def ready(
+        self,
+        pipelines: Collection[PipelinePath],
+        *,
+        debounce: timedelta,
+        longest: timedelta = LONGEST_BACKOFF,
+        now: datetime,
+    ) -> list[InboxEvent]:
         """Return the events that a run may start for now, in order of receipt; see `Inbox.ready`."""
         if not pipelines:
             return []
         with self._database.reading("Reading what is ready") as connection:
             from resources.ledger.inbox_reading import read_ready
 
-            return read_ready(connection, pipelines, debounce, now)
+            return read_ready(connection, pipelines, debounce, longest, now)
 
     def claim(self, numbers: Collection[int], batch: str, *, lease: timedelta, now: datetime) -> Batch | None:
         """Put waiting events into a new batch; see `Inbox.claim`.
@@ -134,9 +142,9 @@ class SqlInbox:
         *,
         pipelines: Collection[PipelinePath] | None = None,
         states: Collection[EventState] | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
     ) -> list[InboxEvent]:
-        """Return the newest matching events, newest first; None matches all."""
+        """Return the newest matching events, newest first; None matches all, and as a limit is none."""
         if pipelines is not None and not pipelines:
             return []
         with self._database.reading("Reading events") as connection:

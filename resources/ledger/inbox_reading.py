@@ -92,13 +92,17 @@ def read_rates(
 
 
 def read_ready(
-    connection: sa.Connection, pipelines: Collection[PipelinePath], debounce: timedelta, now: datetime
+    connection: sa.Connection,
+    pipelines: Collection[PipelinePath],
+    debounce: timedelta,
+    longest: timedelta,
+    now: datetime,
 ) -> list[InboxEvent]:
     """Return the waiting events of the partitions that are ready as a whole."""
     group = (_EVENT.team, _EVENT.pipeline, _EVENT.partition)
     late = now + CLOCK_SKEW
     restless = sa.and_(_EVENT.received_at > now - debounce, _EVENT.received_at <= late)
-    due = sa.or_(_EVENT.not_before <= now, _EVENT.received_at > late)
+    due = sa.or_(_EVENT.not_before <= now, _EVENT.not_before > late + longest, _EVENT.received_at > late)
     ready = (
         sa.select(*group)
         .where(_EVENT.state.in_(LIVE_STATES), _of(pipelines))
@@ -125,6 +129,16 @@ def read_numbered(connection: sa.Connection, numbers: Iterable[int]) -> list[Inb
     found: list[InboxEvent] = []
     for some in in_chunks(sorted(set(numbers))):
         found += _events(connection, inbox_events.select().where(_EVENT.number.in_(some)).order_by(_EVENT.number))
+    return found
+
+
+def read_dead(connection: sa.Connection, pipeline: PipelinePath, partitions: Collection[str]) -> list[InboxEvent]:
+    """Return a pipeline's dead letters of some partitions."""
+    team, name = pipeline
+    found: list[InboxEvent] = []
+    for some in in_chunks(sorted(partitions)):
+        own = sa.and_(_EVENT.state == "dead", _EVENT.team == team, _EVENT.pipeline == name, _EVENT.partition.in_(some))
+        found += _events(connection, inbox_events.select().where(own).order_by(_EVENT.number))
     return found
 
 
@@ -173,7 +187,7 @@ def read_events(
     connection: sa.Connection,
     pipelines: Collection[PipelinePath] | None,
     states: Collection[EventState] | None,
-    limit: int,
+    limit: int | None,
 ) -> list[InboxEvent]:
     """Return the newest matching events, newest first."""
     query = inbox_events.select().order_by(_EVENT.number.desc()).limit(limit)

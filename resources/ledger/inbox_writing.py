@@ -14,11 +14,13 @@ from ml_assets.inbox_rules import (
     done_event,
     failed_event,
     identity_of,
+    makers_of,
     place_of,
     released_event,
     require_one_pipeline,
     require_own,
     sort_received,
+    superseded_event,
     unknown_batch,
     used_batch,
 )
@@ -29,6 +31,7 @@ from resources.ledger.inbox_reading import (
     read_busy_partitions,
     read_carried,
     read_counter,
+    read_dead,
     read_last,
     read_numbered,
     read_rates,
@@ -128,7 +131,7 @@ def start_batch(connection: sa.Connection, batch: str, run_id: str) -> bool:
 def finish_batch(
     connection: sa.Connection, batch: str, failures: Mapping[int, EventFailure], retry: RetryPolicy, now: datetime
 ) -> list[InboxEvent]:
-    """End a batch, and return its events that are dead now."""
+    """End a batch, discard the dead letters that it made up for, and return its events that are dead now."""
     if not _end(connection, batch, now):
         return []
     carried = read_carried(connection, batch)
@@ -141,7 +144,12 @@ def finish_batch(
         for event in carried
     ]
     save_steps(connection, steps)
-    return [after for _, after in steps if after.state == "dead"]
+    makers = makers_of(after for _, after in steps if after.state == "done")
+    stale = read_dead(connection, steps[0][0].event.pipeline, makers) if makers else []
+    stale = [event for event in stale if event.number < makers[event.event.partition].number]
+    save_steps(connection, [(event, superseded_event(event, makers[event.event.partition])) for event in stale])
+    ended = {event.number for event in stale}
+    return [after for _, after in steps if after.state == "dead" and after.number not in ended]
 
 
 def release_batch(connection: sa.Connection, batch: str, now: datetime) -> None:

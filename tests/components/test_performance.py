@@ -15,6 +15,7 @@ from ml_assets.digest import document_digest
 from ml_assets.errors import EvaluationError
 from ml_assets.gates import CALIBRATION, PERFORMANCE
 from ml_assets.interfaces import Decision
+from ml_assets.metadata import markdown_table
 from ml_assets.spec import EvaluationSpec, LabelSpec, SelectionSpec, VariantSpec
 from ml_assets.stages import performance
 from ml_assets.stages.predictions import NoChampionYet
@@ -183,7 +184,13 @@ def test_a_good_champion_is_fine_by_its_labels(shop: Shop) -> None:
     assert checks(result) == {PERFORMANCE: True, CALIBRATION: True}
     assert {j.severity for j in result.judgements} == {"warning"}
     assert set(result.pictures) == {"performance", "calibration"}
-    assert list(result.tables["performance"]["rows"][:3]) == ["reference", "estimated", "realised"]
+    table = result.tables["performance"]
+    assert list(table["rows"][:3]) == ["reference", "estimated", "realised"]
+    shown = markdown_table(table)
+    assert "nan" not in shown.lower()
+    head, _, reference, *_ = shown.splitlines()
+    assert head.endswith("| loss | margin | p-value |")
+    assert reference.endswith("| – | – | – |"), "the reference is compared with nothing"
 
 
 def test_the_same_inputs_give_the_same_data_version(shop: Shop) -> None:

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from ml_assets.digest import document_digest
-from ml_assets.interfaces import Event, EventFailure
+from ml_assets.interfaces import Event, EventFailure, RetryPolicy
 from ml_assets.retraining.decide import decide
 from ml_assets.retraining.decision import RetrainingDecision
 from ml_assets.retraining.gathering import gather
@@ -135,6 +135,31 @@ def test_events_and_dead_letters_of_the_period_hold_it_back(shop: Shop) -> None:
     assert names.keys() == {"bad_data", "events"}
     assert names["events"] == "1 event of 2024-03 waiting for a run, or in one."
     assert names["bad_data"].startswith("1 dead letter concerns 2024-03")
+
+
+def test_a_dead_letter_counts_however_many_events_came_after_it(shop: Shop) -> None:
+    now, inbox = datetime.now(UTC), shop.world.inbox
+    bad = Event(source="arrivals", key="b", pipeline=PATH, partition="FR|2024-03", payload={"place": "b"})
+    inbox.bury(bad, EventFailure(reason="wrong schema", transient=False), now=now)
+    later = [Event(source="http", key=str(n), pipeline=PATH, partition="DE|2024-01") for n in range(1100)]
+    inbox.receive(later, dedup=timedelta(hours=1), now=now)
+
+    assert "bad_data" in {guard.name for guard in decided(shop).holding}
+
+
+def test_a_dead_letter_whose_partition_a_newer_event_made_holds_nothing(shop: Shop) -> None:
+    now, inbox = datetime.now(UTC), shop.world.inbox
+    for key in ("bad", "corrected"):
+        event = Event(source="arrivals", key=key, pipeline=PATH, partition="FR|2024-03", payload={"place": "b"})
+        (kept,) = inbox.receive([event], dedup=timedelta(hours=1), now=now).new
+        inbox.claim([kept.number], key, lease=timedelta(minutes=1), now=now)
+        dies = {kept.number: EventFailure(reason="wrong schema", transient=False)} if key == "bad" else {}
+        assert "bad_data" not in {guard.name for guard in decided(shop).holding} or key == "corrected"
+        inbox.finish(key, dies, retry=RetryPolicy(attempts=2, backoff=timedelta(minutes=1)), now=now)
+
+    held = {guard.name for guard in decided(shop).holding}
+
+    assert not held & {"bad_data", "events"}
 
 
 def test_drift_counts_only_when_quality_suffers(shop: Shop) -> None:

@@ -1,5 +1,6 @@
 """The sensor that sends alerts: freshness out of Dagster's event log, and the rows of ledger and inbox, once each."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.interfaces import Decision, PipelinePath, Record
 from ml_assets.retraining.pauses import EVERYTHING
+from ml_assets.sources import LandingZone
 from ml_assets.testing.alerts import FakeAlerts
 from ml_assets.testing.inbox import NOW, FakeInbox, event, failure
 from ml_assets.testing.ledger import FakeLedger, verdict
@@ -18,11 +20,15 @@ from ml_assets.testing.notifier import FakeNotifier
 from ml_assets.testing.policy_source import FakePolicySource
 from sensors import alerts as module
 from sensors.alerts import build_alerts_sensor
+from tests.integration.test_quarantine_status import put_aside, spec
 
 PATH = ("flights", "arrival_delay")
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-06", fmt="%Y-%m")
 SPEC: Any = SimpleNamespace(
-    team=PATH[0], name=PATH[1], freshness=SimpleNamespace(features="2d", predictions=None), automation=None
+    team=PATH[0],
+    name=PATH[1],
+    freshness=SimpleNamespace(features="2d", predictions=None),
+    automation=SimpleNamespace(arrivals=False),
 )
 LOADED: Any = SimpleNamespace(spec=SPEC)
 
@@ -35,10 +41,11 @@ class Location:
         self.notifier, self.instance = FakeNotifier(), instance
         self.sensor = build_alerts_sensor({PATH: TeamPipeline(loaded=LOADED, data=MONTHS, time=MONTHS)})
         self.cursor: str | None = None
+        self.landing: LandingZone | None = None
 
     def tick(self) -> SensorExecutionData:
         resources = {"ledger": self.ledger, "inbox": self.inbox, "policy": FakePolicySource({})}
-        resources |= {"alerts": self.alerts, "notifier": self.notifier}
+        resources |= {"landing": self.landing, "alerts": self.alerts, "notifier": self.notifier}
         with dg.build_sensor_context(instance=self.instance, cursor=self.cursor, resources=resources) as context:
             result = self.sensor.evaluate_tick(context)
         self.cursor = result.cursor
@@ -97,6 +104,22 @@ def test_missed_freshness_is_told_once_for_each_miss(location: Location, monkeyp
     for _ in range(2):
         location.tick()
     assert location.kinds == ["freshness_missed"] * 2
+
+
+def test_a_bad_file_is_told_once(location: Location, tmp_path: Path) -> None:
+    watching: Any = SimpleNamespace(spec=spec())
+    months = TeamPipeline(loaded=watching, data=MONTHS, time=MONTHS)
+    location.sensor = build_alerts_sensor({("shop", "returns"): months})
+    location.landing = LandingZone(root=str(tmp_path))
+    assert location.tick().skip_message == "Nothing is new."
+    put_aside(location.landing, "20130201T060000Z_0_a.csv")
+
+    assert location.tick().skip_message == "1 new, 1 sent, 0 failed, 0 left."
+
+    assert location.kinds == ["quarantined"]
+    for cursor in (location.cursor, None):
+        location.cursor = cursor
+        assert location.tick().skip_message == "Nothing is new."
 
 
 def test_a_pipeline_that_cannot_be_read_is_said_and_tried_again(

@@ -22,7 +22,7 @@ from ml_assets.retraining.pauses import pause, resume
 from ml_assets.spec import AutomationSpec
 from ml_assets.testing.ledger import decision
 from ml_assets.testing.policy_source import FakePolicySource
-from sensors.arrivals import build_arrivals_sensor
+from sensors.arrivals import Cursor, build_arrivals_sensor
 from tests.components.shop import Shop, land_orders, services
 
 pytestmark = pytest.mark.filterwarnings("ignore:Non-compliant tag keys")  # Dagster's own, of two dimensions
@@ -441,6 +441,37 @@ def test_one_pipelines_trouble_is_told_and_keeps_no_other_waiting(make: Callable
     assert request.asset_selection == [good.key("raw_data"), good.key("features")]
     assert location.tick() == []
     assert location.said == "Nothing to start.\nshop/broken: PolicyError: broken.yaml: unexpected key"
+
+
+def test_a_cursor_that_cannot_be_read_is_told_once_and_costs_one_look_at_all_files(
+    make: Callable[..., Location], capfd: pytest.CaptureFixture[str]
+) -> None:
+    location = make()
+    location.land("2024-01_DE.csv")
+    assert len(location.tick()) == 1
+    location.cursor = "no cursor"
+    location.land("2024-02_DE.csv")
+
+    requests = location.tick() + location.tick()
+
+    assert [request.partition_key for request in requests if request.partition_key != "DE|2024-01"] == ["DE|2024-02"]
+    assert [event.event.partition for event in location.world.inbox.events()] == ["DE|2024-02", "DE|2024-01"]
+    assert capfd.readouterr().err.count("The cursor of the sensor arrivals cannot be read, and was replaced") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "[]", '"x"', '{"turn": "1"}', '{"landing": {"shop/returns": 1}}', '{"monitored": 1}', "[" * 100_000]
+)
+def test_what_is_no_cursor_is_an_error_of_one_kind(text: str) -> None:
+    with pytest.raises(ValueError, match="Cursor"):
+        Cursor.of(text)
+
+
+def test_the_cursor_reads_what_it_writes() -> None:
+    cursor = Cursor(landing={"a/b": "{}"}, upstream={"a/b c": 7}, monitored=("x", "y"), mark="m", turn=3)
+    assert Cursor.of(cursor.text) == cursor
+    assert Cursor.of('{"turn": 3, "of_a_later_release": 1}') == Cursor(turn=3)
+    assert Cursor.of(None) == Cursor.of("") == Cursor()
 
 
 def test_an_idle_tick_leaves_the_cursor_as_it_is_and_asks_the_inbox_one_thing(make: Callable[..., Location]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import threading
 import time
 import traceback
@@ -19,6 +20,7 @@ from ml_assets.interfaces.alerts import Notifier
 from ml_assets.testing.alerts import FakeAlerts, alert
 from ml_assets.testing.notifier import NotifierSuite
 from resources.alert_channels import AlertChannels
+from resources.alert_posts import THREAD_NAME
 
 HOOK_PATH = "T00/B00/s3cr3t"
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -117,6 +119,18 @@ def test_slack_gets_text_that_mentions_nobody(hook: Hook) -> None:
     assert "@all" not in document["text"]
 
 
+def test_slack_gets_nothing_hidden_and_no_link_under_other_words(hook: Hook) -> None:
+    title = "dead\u202eletter\x1b[2J\nof *shop*"
+    body = "<https://evil.example|the dossier>\n[the dossier](https://evil.example) [a][b]\n[b]: https://evil.example"
+    AlertChannels(slack=hook.url).send("slack", alert(title=title, body=body))
+    ((_, document),) = hook.got
+    first, *lines = document["text"].split("\n")
+    assert first == r"*dead\u202eletter\x1b[2J\nof *shop**"
+    assert lines[0] == "&lt;https://evil.example|the dossier&gt;"
+    assert len(lines) == 3, "the lines of a message stay"
+    assert not any(link in document["text"] for link in ("](", "][", "]:"))
+
+
 def test_an_alert_that_failed_first_arrives_once(hook: Hook) -> None:
     hook.statuses = [500]
     channels, alerts = AlertChannels(webhook=hook.url), FakeAlerts()
@@ -142,6 +156,59 @@ def test_an_answer_that_trickles_ends_at_the_limit(hook: Hook) -> None:
     begun = time.monotonic()
     assert "did not answer within 0.5 s" in refused(AlertChannels(webhook=hook.url, limit_seconds=0.5))
     assert time.monotonic() - begun < 5
+    assert not posting(), "nor does it keep a thread"
+
+
+def posting() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
+
+
+def test_a_handshake_that_trickles_ends_at_the_limit_too() -> None:
+    closing = threading.Event()
+
+    def trickle(listening: socket.socket) -> None:
+        taken, _ = listening.accept()
+        with taken:
+            taken.sendall(b"\x16\x03\x03\x40\x00")  # a record of TLS with 16 kB, which never come
+            while not closing.wait(0.05):
+                try:
+                    taken.sendall(b"x")
+                except OSError:
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=trickle, args=(listening,))
+        thread.start()
+        try:
+            url = f"https://127.0.0.1:{listening.getsockname()[1]}/{HOOK_PATH}"
+            assert "did not answer within 0.5 s" in refused(AlertChannels(webhook=url, limit_seconds=0.5))
+            assert not posting()
+        finally:
+            closing.set()
+            thread.join(10)
+
+
+def test_the_connection_is_closed_when_the_answer_is_there_and_its_body_is_not_waited_for() -> None:
+    ends: list[bytes] = []
+
+    def answer(listening: socket.socket) -> None:
+        taken, _ = listening.accept()
+        with taken:
+            taken.settimeout(10)
+            taken.recv(65_536)
+            taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            while taken.recv(65_536):
+                continue
+            ends.append(b"")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,))
+        thread.start()
+        begun = time.monotonic()
+        AlertChannels(webhook=f"http://127.0.0.1:{listening.getsockname()[1]}/").send("webhook", alert())
+        thread.join(5)
+    assert ends == [b""]
+    assert time.monotonic() - begun < 4
 
 
 def test_a_server_that_is_not_there_is_an_error_with_the_next_step(hook: Hook) -> None:

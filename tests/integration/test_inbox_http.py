@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,9 +21,11 @@ from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import Event, PipelinePath
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.retraining.pauses import pause
+from ml_assets.sources import LandingZone
 from ml_assets.spec import AutomationSpec
+from resources import inbox_connections, inbox_server
 from resources.inbox_requests import Notice, read_body
-from resources.inbox_server import build_app, make_server
+from resources.inbox_server import below, build_app, make_server
 from tests.components.shop import Shop, land_orders, services
 from tests.e2e.programs import wait_for
 
@@ -147,6 +150,62 @@ def test_a_file_is_looked_at_before_it_is_an_event(start: Callable[..., Server])
     assert (status, answer["fate"]) == (422, "quarantined")
     for place in ("shop/2024-03_DE.csv", "../../etc/passwd", "/etc/passwd", "else/2024-01_DE.csv"):
         assert server.post({"pipeline": "shop/returns", "place": place})[0] == 404, place
+
+
+def bad_files(server: Server, elsewhere: Path) -> Iterator[str]:
+    """Make bad files whose reasons are about places, and yield the name of each."""
+    folder = server.landing / "shop"
+    (elsewhere / "secret.csv").write_text("order_id\n1\n")
+    (folder / "2024-02_DE.csv").symlink_to(elsewhere / "secret.csv")
+    yield "2024-02_DE.csv"
+    (folder / "inner").mkdir()
+    (folder / "2024-02_FR.csv").symlink_to(folder / "inner")
+    yield "2024-02_FR.csv"
+    (folder / "2024-03_DE.csv").write_text("order_id\n1\n")
+    (server.landing / ".quarantine").rename(server.landing / "aside")
+    (server.landing / ".quarantine").write_text("no folder")  # so that nothing can be put aside
+    yield "2024-03_DE.csv"
+
+
+def test_no_answer_tells_where_the_server_keeps_its_files(start: Callable[..., Server], tmp_path: Path) -> None:
+    server = start()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    answers = {
+        name: server.post({"pipeline": "shop/returns", "place": f"shop/{name}"})[:2]
+        for name in bad_files(server, elsewhere)
+    }
+
+    assert [(status, answer["fate"]) for status, answer in answers.values()] == [
+        (422, "quarantined"),
+        (422, "quarantined"),
+        (422, "buried"),
+    ]
+    assert str(tmp_path) not in str(answers)
+    said = [answer["error"] for _, answer in answers.values()]
+    assert said[0] == "shop/2024-02_DE.csv is a link that leads outside of the landing zone. Land the file itself."
+    assert "shop/2024-02_FR.csv is a link to shop/inner, which is no regular file." in said[1]
+    assert "shop/2024-03_DE.csv lacks the declared columns" in said[2]
+    assert said[2].endswith("It could not be put into quarantine; dead letter 1 says why.")
+
+
+@pytest.mark.parametrize(
+    ("root", "text", "told"),
+    [
+        (
+            "/srv/landing",
+            "[Errno 13] Permission denied: '/srv/landing/a/b.csv'",
+            "[Errno 13] Permission denied: 'a/b.csv'",
+        ),
+        ("/srv/landing/", "nothing at /srv/landing: full", "nothing at the landing zone: full"),
+        ("/srv/landing", "/srv/landing2/a.csv", "/srv/landing2/a.csv"),
+        ("s3://bucket/in", "s3://bucket/in/a.csv and s3://other/a.csv", "a.csv and s3://other/a.csv"),
+        ("file:///srv/landing", "file:///srv/landing/a.csv, /srv/landing/b.csv", "a.csv, b.csv"),
+    ],
+)
+def test_places_are_told_from_the_landing_zone(root: str, text: str, told: str) -> None:
+    assert below(LandingZone(root=root), text) == told
 
 
 def test_a_file_that_is_not_complete_yet_becomes_an_event_by_itself(start: Callable[..., Server]) -> None:
@@ -281,3 +340,132 @@ def test_a_claim_is_leased_from_when_it_is_made_however_long_the_submissions_bef
 
     leases = [batch.leased_until - now for batch in inbox.batches()]
     assert leases == [timedelta(seconds=120), timedelta(seconds=165), timedelta(seconds=210)]
+
+
+HEAD = b"POST /v1/events HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
+JSON_BODY = json.dumps(EVENT).encode()
+WHOLE = HEAD + b"Content-Length: %d\r\n\r\n" % len(JSON_BODY) + JSON_BODY
+
+
+@dataclass
+class Trickle:
+    """A client that sends a request byte by byte.
+
+    Attributes:
+        opened: Its connection.
+        answer: What came, once the connection ended.
+        seconds: How long that took.
+    """
+
+    opened: socket.socket
+    answer: bytes = b""
+    seconds: float = 0.0
+
+    def send(self, data: bytes, *, every_seconds: float = 0.05, most_seconds: float = 10.0) -> None:
+        """Send until the other side ends the connection."""
+        begun = time.monotonic()
+        self.opened.settimeout(every_seconds)
+        for byte in data:
+            if time.monotonic() - begun > most_seconds:
+                break
+            try:
+                self.opened.sendall(bytes([byte]))
+                if not (got := self.opened.recv(65_536)):
+                    break
+                self.answer += got
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        self.seconds = time.monotonic() - begun
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the deadlines short."""
+    monkeypatch.setattr(inbox_server, "BODY_SECONDS", 0.6)
+    monkeypatch.setattr(inbox_connections, "READ_SECONDS", 1.0)
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("sent", [b"", HEAD], ids=["nothing", "a head"])
+def test_a_request_that_trickles_is_cut_at_the_deadline(start: Callable[..., Server], sent: bytes) -> None:
+    server = start()
+    with socket.create_connection(("127.0.0.1", server.port)) as opened:
+        client = Trickle(opened)
+        opened.sendall(sent)
+        client.send(b"X-Long: " + b"x" * 1000)
+    assert client.answer == b""
+    assert 0.9 < client.seconds < 3
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_body_that_trickles_is_refused_and_its_connection_closed(start: Callable[..., Server]) -> None:
+    server = start()
+    with socket.create_connection(("127.0.0.1", server.port)) as opened:
+        client = Trickle(opened)
+        opened.sendall(HEAD + b"Content-Length: 60000\r\n\r\n")
+        client.send(b" " * 1000)
+    assert client.answer.startswith(b"HTTP/1.1 408 ")
+    assert b"not complete within 0.6 s" in client.answer
+    assert client.seconds < 3
+    assert server.push.services.inbox.events() == []
+
+
+@pytest.mark.usefixtures("hurry")
+def test_an_answer_before_the_body_does_not_keep_the_connection_for_it(start: Callable[..., Server]) -> None:
+    server = start()
+    with socket.create_connection(("127.0.0.1", server.port)) as opened:
+        client = Trickle(opened)
+        opened.sendall(b"POST /elsewhere HTTP/1.1\r\nHost: here\r\nContent-Length: 60000\r\n\r\n")
+        client.send(b" " * 1000)
+    assert client.answer.startswith(b"HTTP/1.1 404 ")
+    assert client.seconds < 3
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_connection_serves_several_requests_and_is_closed_when_it_rests(start: Callable[..., Server]) -> None:
+    server = start()
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.connect()
+    assert connection.sock is not None
+    kept, answers = connection.sock, []
+    for number in range(4):  # longer than one request may take
+        connection.request(
+            "POST", "/v1/events", json.dumps(EVENT | {"key": f"{number}"}), {"Authorization": f"Bearer {TOKEN}"}
+        )
+        answer = connection.getresponse()
+        answers.append((answer.status, answer.read() and connection.sock is kept))
+        time.sleep(0.4)
+    assert answers == [(202, True)] * 4
+    begun = time.monotonic()
+    assert kept.recv(1) == b""
+    assert time.monotonic() - begun < 4
+    connection.close()
+
+
+@pytest.mark.usefixtures("hurry")
+def test_an_answer_that_takes_longer_than_the_deadline_arrives(
+    start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    take_up = Push.take_up
+    monkeypatch.setattr(Push, "take_up", lambda *given, **named: (time.sleep(2), take_up(*given, **named))[1])
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as opened:
+        opened.sendall(WHOLE + b"POST /v1")  # the beginning of a further request is no reason to cut it either
+        time.sleep(0.2)
+        opened.sendall(b"/")
+        assert opened.recv(65_536).startswith(b"HTTP/1.1 202 ")
+
+
+def test_idle_connections_keep_nobody_out(start: Callable[..., Server]) -> None:
+    server = start()
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(220)]
+    try:
+        for opened in idle[110:]:
+            opened.sendall(HEAD)
+        statuses = [server.post(EVENT | {"key": str(number)})[0] for number in range(20)]
+    finally:
+        for opened in idle:
+            opened.close()
+    assert statuses == [202] * 20

@@ -7,11 +7,13 @@ from typing import Any
 import fsspec
 import pytest
 
-from ml_assets.arrivals.quarantine import count_quarantined, quarantine_folder
+from ml_assets.arrivals.put_aside import standing_files
+from ml_assets.arrivals.quarantine import quarantine_folder
 from ml_assets.cli.status import quarantine_line
 from ml_assets.errors import SourceError
 from ml_assets.sources import LandingZone
 from ml_assets.spec import AutomationSpec, PipelineSpec
+from ml_assets.testing.inbox import FakeInbox
 from tests.components.shop import shop
 
 
@@ -39,20 +41,22 @@ def put_aside(landing: LandingZone, name: str) -> None:
 
 
 def test_no_bad_file_is_no_line(landing: LandingZone) -> None:
-    assert count_quarantined(landing, spec()) == 0
-    assert quarantine_line(landing, spec()) == ""
+    assert standing_files(landing, FakeInbox(), spec()) == []
+    assert quarantine_line(landing, FakeInbox(), spec()) == ""
 
 
 def test_bad_files_are_counted_without_what_explains_them(landing: LandingZone) -> None:
     folder = quarantine_folder(landing, spec())
     for name in ("a.csv", "a.csv.reason.json", "b.csv.reason.json", ".half.tmp"):  # b.csv was moved back
         put_aside(landing, name)
-    assert quarantine_line(landing, spec()) == (f"shop/returns: 1 file in quarantine, each beside its reason: {folder}")
+    assert quarantine_line(landing, FakeInbox(), spec()) == (
+        f"shop/returns: 1 file in quarantine, each beside its reason: {folder}"
+    )
 
     put_aside(landing, "c.csv")
 
-    assert quarantine_line(landing, spec()).startswith("shop/returns: 2 files in quarantine")
-    assert quarantine_line(landing, spec(arrivals=False)) == ""
+    assert quarantine_line(landing, FakeInbox(), spec()).startswith("shop/returns: 2 files in quarantine")
+    assert quarantine_line(landing, FakeInbox(), spec(arrivals=False)) == ""
 
 
 def test_a_quarantine_that_cannot_be_looked_at_is_told_and_breaks_nothing(tmp_path: Path) -> None:
@@ -62,5 +66,5 @@ def test_a_quarantine_that_cannot_be_looked_at_is_told_and_breaks_nothing(tmp_pa
     folder.symlink_to(folder)  # a circle: listing it fails even for root
 
     with pytest.raises(SourceError, match="cannot be looked at"):
-        count_quarantined(landing, spec())
-    assert "cannot be looked at" in quarantine_line(landing, spec())
+        standing_files(landing, FakeInbox(), spec())
+    assert "cannot be looked at" in quarantine_line(landing, FakeInbox(), spec())

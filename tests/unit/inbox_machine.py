@@ -33,6 +33,8 @@ class InboxMachine(RuleBasedStateMachine):
         self.runs: dict[str, str | None] = {}
         self.ended: set[str] = set()
         self.times_done: dict[int, int] = {}
+        self.attempts: dict[int, int] = {}
+        self.places: dict[int, Any] = {}
 
     def make_inbox(self) -> Inbox:
         """Return the inbox under test, empty."""
@@ -56,6 +58,7 @@ class InboxMachine(RuleBasedStateMachine):
             assert all(self.now - self.arrived[n][1] >= _WINDOW for n in before), "a repeat was taken for new"
             self.arrived[kept.number] = (identity, self.now)
             self.piles[kept.number] = "waiting"
+            self.places[kept.number] = (kept.event.pipeline, kept.event.partition)
         for repeat in receipt.repeated:
             assert (repeat.pipeline, repeat.key) in {identity for identity, _ in self.arrived.values()}
 
@@ -100,15 +103,20 @@ class InboxMachine(RuleBasedStateMachine):
         failed = {n for index, n in enumerate(sorted(self.carried[name])) if index in failing}
         failures = {n: EventFailure(reason="no", transient=transient) for n in failed}
         dead = {kept.number for kept in self.inbox.finish(name, failures, retry=_RETRY, now=self.now)}
-        assert dead <= failed
-        assert going_on or not dead
         if not going_on:
+            assert not dead
             return
-        assert transient or dead == failed
         self.ended.add(name)
+        done = self.carried[name] - failed
         for number in self.carried[name]:
-            self.piles[number] = "dead" if number in dead else "waiting" if number in failed else "done"
-            self.times_done[number] = self.times_done.get(number, 0) + (number not in failed)
+            self.attempts[number] = self.attempts.get(number, 0) + (number in failed)
+            dies = number in failed and (not transient or self.attempts[number] >= _RETRY.attempts)
+            self.piles[number] = "dead" if dies else "waiting" if number in failed else "done"
+            self.times_done[number] = self.times_done.get(number, 0) + (number in done)
+        for number, pile in self.piles.items():
+            if pile == "dead" and any(self.places[number] == self.places[n] and number < n for n in done):
+                self.piles[number] = "discarded"
+        assert dead == {n for n in failed if self.piles[n] == "dead"}
 
     @rule(position=_positions)
     def a_batch_is_released(self, position: int) -> None:
@@ -129,6 +137,7 @@ class InboxMachine(RuleBasedStateMachine):
             self.inbox.discard(number, by="ada", reason="no", now=self.now)
         else:
             assert self.inbox.replay(number, by="ada", now=self.now).attempts == 0
+            self.attempts[number] = 0
         self.piles[number] = "discarded" if discard else "waiting"
 
     def _batch(self, position: int) -> str | None:

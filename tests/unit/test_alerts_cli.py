@@ -48,6 +48,17 @@ def test_the_list_says_what_became_of_each_alert(desk: Desk) -> None:
     assert "title of log|a" not in desk.run("list", "--pending").output
 
 
+def test_the_list_shows_what_others_wrote_without_obeying_it(desk: Desk) -> None:
+    desk.alerts.raise_once(alert(key="log|a", title="a\x1b[2J\u202eb [/red]"), now=NOW)
+    desk.alerts.failed("log|a", "no\x07", not_before=NOW + timedelta(minutes=1))
+
+    shown = desk.run("list")
+
+    assert shown.exit_code == 0, shown.output
+    assert not set("\x1b\x07\u202e") & set(shown.output)
+    assert r"a\x1b[2J\u202eb [/red]" in " ".join(shown.output.split())
+
+
 def test_a_test_message_goes_over_every_channel_and_is_not_kept(desk: Desk) -> None:
     result = desk.run("test")
     assert (result.exit_code, result.stdout) == (0, "log: sent.\nslack: sent.\n")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_assets.delivery.boxes import cover, is_over, is_partition
+from ml_assets.delivery.boxes import cover, is_over, is_partition, span
 from ml_assets.delivery.claiming import claim_batches
 from ml_assets.delivery.plan import plan_batches, plan_of
 from ml_assets.delivery.settings import DeliverySettings
@@ -228,6 +228,35 @@ def test_retries_are_planned_from_what_the_inbox_says_of_attempts() -> None:
     assert [len(plan.partitions) for plan in later] == [2, 2, 2, 2]
     assert {split_partition(p)[1] for p in later[0].partitions} == {"2024-02-20"}
     assert isinstance(SPEC.partitions.group, GroupSpec)
+
+
+@given(
+    st.lists(st.sampled_from(DAYS), min_size=2, max_size=2), st.lists(st.sampled_from(range(4)), min_size=2, max_size=2)
+)
+def test_a_range_means_the_box_that_it_was_made_of(days: list[str], places: list[int]) -> None:
+    first, last = (join_partition(GROUPS[place], day) for day, place in zip(sorted(days), sorted(places), strict=True))
+
+    box = span(SPEC, first, last)
+
+    assert (box.first, box.last) == (first, last)
+    assert set(box.partitions) == {
+        join_partition(group, day)
+        for day in DAYS
+        if min(days) <= day <= max(days)
+        for group in GROUPS[min(places) : max(places) + 1]
+    }
+    assert cover(SPEC, box.partitions, most=len(box.partitions)) == [box]
+
+
+@pytest.mark.parametrize(("hours", "claimed"), [(9, 0), (8, 1)])
+def test_a_wait_is_believed_up_to_the_longest_that_the_policy_makes(hours: int, claimed: int) -> None:
+    inbox = inbox_with("west|2024-01-01")
+    inbox.claim([1], "b1", lease=timedelta(minutes=1), now=NOW)
+    slow = RetryPolicy(attempts=4, backoff=timedelta(hours=9), longest=timedelta(hours=9))
+    inbox.finish("b1", {1: EventFailure(reason="killed", transient=True)}, retry=slow, now=NOW)
+    settings = replace(SETTINGS, retry=replace(slow, longest=timedelta(hours=hours)))
+
+    assert len(claim_batches(inbox, SPEC, settings, now=NOW)) == claimed
 
 
 def test_a_partition_waits_until_it_was_quiet_and_a_file_was_quiet_before_it_came() -> None:

@@ -110,8 +110,8 @@ def test_a_dead_letter_is_shown_with_its_place_and_traceback(desk: Desk) -> None
     for fact in ("place EWR/2013-01.csv", "key 2", "last run 0f1e2d3c-run", '"bytes": 1234', "failed runs 1"):
         assert fact in said
     assert "repeats 1, the last at 2013-02-01 06:01:00 UTC" in said
-    assert "Traceback … Once the cause is mended: ml-assets dead-letters replay 2 If something newer" in said
-    assert said.endswith('such as a corrected file: ml-assets dead-letters discard 2 --reason "…"')
+    assert "Traceback … Once the cause is mended: ml-assets dead-letters replay 2 If something else" in said
+    assert said.endswith('than a newer event of its partition: ml-assets dead-letters discard 2 --reason "…"')
     assert "Once the cause" not in desk.say(dead_letters, "show", "1")
 
 
@@ -132,6 +132,14 @@ def test_what_others_wrote_commands_no_terminal_and_forges_no_line(desk: Desk) -
         assert result.exit_code == 0, result.output
         assert not set(hostile) & set(result.stdout) - set("]0;owned2J"), repr(result.stdout)
     assert [line for line in outputs[1].stdout.split("\n") if line.startswith("last run")] == ["last run     –"]
+
+
+def test_a_refused_replay_commands_no_terminal_either(desk: Desk) -> None:
+    kept = desk.inbox.receive([event(pipeline=("flights", "x\x1b[2J"))], dedup=DEDUP, now=NOW).new[0]
+    result = desk.run(dead_letters, "replay", str(kept.number))
+    assert result.exit_code == 1
+    assert r"of flights/x\x1b[2J is waiting, and cannot be replayed" in result.stderr
+    assert "\x1b" not in result.stderr
 
 
 def test_an_event_that_is_not_there_cannot_be_shown(desk: Desk) -> None:

@@ -9,14 +9,21 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from ml_assets.cli import automation, status
 from ml_assets.cli.automation import decision_lines
 from ml_assets.cli.pause import pause, resume
 from ml_assets.cli.project import Location, Project
+from ml_assets.cli.tables import plain
+from ml_assets.interfaces import Record
 from ml_assets.retraining.decision import Cause, Guard, RetrainingDecision
 from ml_assets.retraining.pauses import paused
-from ml_assets.testing.ledger import FakeLedger
+from ml_assets.retraining.recording import KIND
+from ml_assets.testing.inbox import FakeInbox
+from ml_assets.testing.ledger import FakeLedger, decision
 
 PATH = ("flights", "arrival_delay")
+HOSTILE = "a\x1b]0;owned\x07\u202e [/red]\x9b2J"
+SHOWN = r"a\x1b]0;owned\x07\u202e [/red]\x9b2J"
 
 
 @dataclass
@@ -27,7 +34,15 @@ class ProfileDouble:
     ledger: FakeLedger = field(default_factory=FakeLedger)
 
     def services(self) -> Any:
-        return SimpleNamespace(ledger=self.ledger)
+        return SimpleNamespace(ledger=self.ledger, inbox=FakeInbox(), landing=None, data_store=OnePartition())
+
+
+class OnePartition:
+    """A data store that knows one partition."""
+
+    def partitions(self, asset: tuple[str, ...]) -> list[str]:
+        del asset
+        return ["2013-01"]
 
 
 @pytest.fixture
@@ -105,3 +120,56 @@ def test_a_decision_is_told_with_causes_guards_and_the_next_look() -> None:
         "  x cooldown     The newest training was 1 hour ago.",
         "Next look: when something new comes.",
     ]
+
+
+def assert_tame(output: str, *, times: int = 1) -> None:
+    """Assert that hostile text was shown so often, and never raw."""
+    assert not set(HOSTILE) & set(output) & set("\x1b\x07\u202e\x9b"), repr(output)
+    assert output.count(SHOWN) == times, repr(output)
+
+
+def test_a_pauses_reason_commands_no_terminal(project: Project) -> None:
+    assert_tame(say(project, pause, "--reason", HOSTILE))
+    assert_tame(say(project, pause, "flights", "--reason", HOSTILE))
+    assert_tame(say(project, resume, "flights"), times=2)
+
+
+def test_status_shows_stored_text_as_it_is(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "load_project", lambda: project)
+    say(project, pause, "--reason", HOSTILE)
+    assert_tame(say(project, status.status))
+
+    spec = SimpleNamespace(team=PATH[0], name=PATH[1], automation=SimpleNamespace(arrivals=False))
+    monkeypatch.setattr(status, "find_pipeline", lambda *_: SimpleNamespace(spec=spec))
+    monkeypatch.setattr(status, "summary", lambda *_: "")
+    ledger: Any = project.profile.services().ledger
+    ledger.record_decision(decision(pipeline=PATH, reason=HOSTILE))
+    assert_tame(say(project, status.status, "/".join(PATH)), times=2)
+
+
+def test_cells_show_text_as_it_is() -> None:
+    assert plain(f"{HOSTILE}\n[bold]", style="red").plain == f"{SHOWN}\n[bold]"
+
+
+def test_an_explanation_shows_stored_text_as_it_is(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = RetrainingDecision(
+        outcome="wait", period=None, causes=(), guards=(Guard(name="paused", holds=True, sentence=HOSTILE),)
+    )
+    monkeypatch.setattr(automation, "find_pipeline", lambda *_: None)
+    monkeypatch.setattr(automation, "Step", lambda **_: SimpleNamespace(path=PATH, policy=None))
+    monkeypatch.setattr(automation, "gather", lambda *_: None)
+    monkeypatch.setattr(automation, "decide", lambda *_: wait)
+    body = {"event": "decision", "outcome": "wait", "guards": [{"sentence": HOSTILE}], "causes": []}
+    ledger: Any = project.profile.services().ledger
+    ledger.append(Record(pipeline=PATH, kind=KIND, subject="2013-09", body=body))
+
+    told = say(project, automation.automation, "explain", "/".join(PATH))
+
+    assert_tame(told, times=3)
+
+
+def test_a_request_that_waits_says_so_without_obeying(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SimpleNamespace(automation=SimpleNamespace(retraining=True))
+    monkeypatch.setattr(automation, "find_pipeline", lambda *_: SimpleNamespace(spec=spec))
+    say(project, pause, "--reason", HOSTILE)
+    assert_tame(say(project, automation.automation, "request", "/".join(PATH), "--reason", "New data"))
