@@ -28,7 +28,7 @@ from tests.e2e.crashing import (
 )
 from tests.e2e.programs import processes_of, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420), pytest.mark.filterwarnings("ignore:Non-compliant tag keys")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:Non-compliant tag keys")]
 
 SEED = 20131125
 N_EVENTS = 200
@@ -105,7 +105,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         with programs.running():
             try:
                 live_through(programs, [(p, texts[p]) for p in wanted])
-                wait_for("a rest", at_rest(project, instance, N_EVENTS), timeout_seconds=150, every_seconds=1)
+                wait_for("a rest", at_rest(project, instance, N_EVENTS), timeout_seconds=420, every_seconds=1)
             finally:
                 tell(programs.kills, began, project)
         wait_for("an end of all processes", lambda: not processes_of(project.state), timeout_seconds=60)
