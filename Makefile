@@ -5,6 +5,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+IMAGE := deployments/kubernetes
 # Bytecode must be written: without it every process compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONUNBUFFERED := 1
@@ -56,10 +57,15 @@ benchmarks: $(READY)  ## all benchmarks; ratios measured in one run each
 schema: $(READY)  ## write the JSON schema of a pipeline's YAML beside the deployments
 	$(BIN)/ml-assets schema --output deployments/pipeline.schema.json
 
-lock:  ## write requirements.lock again from pyproject.toml, with hashes and without an index address
+lock:  ## write requirements.lock and the image's locks again, with hashes and without an index address
 	$(PYTHON) -m pip install --quiet uv
 	$(PYTHON) -m uv pip compile pyproject.toml --extra dev --extra examples --extra postgres --generate-hashes \
 	  --python-version 3.11 --no-strip-extras --no-header --quiet --output-file requirements.lock
+	$(PYTHON) -m uv pip compile pyproject.toml --extra postgres --extra kubernetes --extra s3 --extra lightgbm \
+	  --extra xgboost --constraint requirements.lock --generate-hashes --python-version 3.11 --no-strip-extras \
+	  --no-header --quiet --output-file $(IMAGE)/requirements.lock
+	echo hatchling | $(PYTHON) -m uv pip compile - --constraint requirements.lock --generate-hashes \
+	  --python-version 3.11 --no-annotate --no-header --quiet --output-file $(IMAGE)/build.lock
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .

@@ -14,6 +14,8 @@ import yaml
 from ml_assets.chain import AnchorStore
 from ml_assets.delivery.push import Push
 from ml_assets.interfaces import PolicySource
+from ml_assets.interfaces.spend import SpendStore
+from ml_assets.sharing.report import QueueReport
 from ml_assets.stages.step import Services
 
 
@@ -60,12 +62,35 @@ class Profile(Protocol):
         """Return who works at this command line."""
         ...
 
+    @property
+    def cores(self) -> int | None:
+        """Return the most cores that the steps of one run use together; None for all there are."""
+        ...
+
+    @property
+    def memory_mib(self) -> int | None:
+        """Return the memory in MiB that a step may ask for without a pod; None for all there is."""
+        ...
+
+    @property
+    def cluster(self) -> object | None:
+        """Return where steps get pods, or None."""
+        ...
+
     def services(self) -> Services:
         """Return what pipelines run with."""
         ...
 
     def policy_source(self, url: str) -> PolicySource:
         """Return another policy tree, such as a changed one to try."""
+        ...
+
+    def spend(self) -> SpendStore:
+        """Return what steps cost."""
+        ...
+
+    def queue_report(self) -> QueueReport:
+        """Return what waits in the run queue and why."""
         ...
 
     def anchors(self, url: str | None = None) -> AnchorStore | None:
@@ -78,6 +103,10 @@ class Profile(Protocol):
 
     def serve_inbox(self, pushes: Sequence[Push], *, host: str, port: int, ready: Callable[[int], None]) -> None:
         """Serve the inbox over HTTP until interrupted; `ready` is told the port."""
+        ...
+
+    def reap(self, namespaces: Sequence[str], *, keep_seconds: float, grace_seconds: float) -> list[str]:
+        """Remove what runs that are over have left in the cluster; return a line for each thing removed."""
         ...
 
     def activate(self) -> None:

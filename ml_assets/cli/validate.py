@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from ml_assets.arrivals.pattern import ArrivalPattern
 from ml_assets.cli.project import Project, load_project
 from ml_assets.errors import PolicyError, SpecError
 from ml_assets.gates import select_thresholds
+from ml_assets.reading.compute_checks import settle_compute
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.reading.schema import pipeline_schema
@@ -22,15 +24,19 @@ def validate(files: tuple[Path, ...], *, deep: bool) -> None:
     """Check pipelines' YAML, all of the project's when no FILE is named; tell every problem at once."""
     project = load_project()
     problems, read = 0, list[LoadedPipeline]()
+    rules = cache(project.profile.services().policy.compute)
     chosen = [f / "defs.yaml" if f.is_dir() else f for f in files] or project.pipeline_files()
     for file in chosen:
         try:
-            loaded = read_placed_pipeline(file)
+            loaded = settle_compute(read_placed_pipeline(file), rules)
             read.append(loaded)
             problems += _check_services(project, loaded, file, deep=deep)
         except SpecError as error:
             problems += len(error.problems)
             click.echo(str(error), err=True)
+        except PolicyError as error:
+            problems += 1
+            click.echo(f"{file}: {error}", err=True)
     for line in crossings(read):
         click.echo(line, err=True)
         problems += 1

@@ -1,0 +1,38 @@
+"""`ml-assets cluster`: what an administrator does about the pods of steps."""
+
+import time
+
+import click
+
+from ml_assets.cli.approvals import current_project
+
+
+@click.group()
+def cluster() -> None:
+    """Look after the pods of steps in a Kubernetes cluster."""
+
+
+@cluster.command()
+@click.option(
+    "--namespace", "-n", "namespaces", multiple=True, help="Where to look; by default where runs are launched."
+)
+@click.option(
+    "--keep-hours", default=24, type=float, show_default=True, help="How long Jobs that have ended stay to be read."
+)
+@click.option(
+    "--grace", default=60, type=float, show_default=True, help="Seconds a run must be over before its pods are removed."
+)
+@click.option("--every", type=float, help="Do it again after so many seconds, until interrupted.")
+def reap(namespaces: tuple[str, ...], keep_hours: float, grace: float, every: float | None) -> None:
+    """Remove Jobs of runs that are over, and free pool slots that such runs still hold."""
+    profile = current_project().profile
+    profile.activate()
+    while True:
+        reaped = profile.reap(namespaces, keep_seconds=keep_hours * 3600, grace_seconds=grace)
+        for line in reaped:
+            click.echo(f"removed {line}")
+        if every is None:
+            if not reaped:
+                click.echo("nothing to remove")
+            return
+        time.sleep(every)

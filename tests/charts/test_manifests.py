@@ -1,0 +1,274 @@
+"""What the chart makes: valid for three versions of Kubernetes, and nothing that a security review would refuse."""
+
+import time
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+
+from tests.charts.rendering import (
+    CHART,
+    RELEASE,
+    Object,
+    installation,
+    of,
+    only,
+    pod_specs,
+    render,
+    rendered,
+)
+
+VERSIONS = ("1.31", "1.34", "1.37")
+KINDS = {
+    "ConfigMap",
+    "CronJob",
+    "Deployment",
+    "LimitRange",
+    "Namespace",
+    "NetworkPolicy",
+    "PriorityClass",
+    "ResourceQuota",
+    "Role",
+    "RoleBinding",
+    "Service",
+    "ServiceAccount",
+}
+CLUSTER_WIDE = {"Namespace", "PriorityClass"}
+
+
+def containers(objects: list[Object]) -> list[tuple[str, Object, Object]]:
+    """Return (what it is, the pod's spec, the container) of each container."""
+    return [
+        (f"{what} {container['name']}", spec, container)
+        for what, spec in pod_specs(objects)
+        for container in [*spec.get("initContainers", []), *spec["containers"]]
+    ]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_valid(version: str) -> None:
+    # One of each kind and place is enough: the teams' objects differ in names and numbers.
+    objects = {
+        (one["kind"], one["metadata"]["name"]): one
+        for one in render(installation(teams=[{"name": "flights", "quota": {"gpus": 2}}]))
+    }
+
+    for one in objects.values():
+        kubernetes_validate.validate(one, version, strict=True)
+
+    assert {kind for kind, _ in objects} == KINDS
+
+
+def test_helm_finds_nothing_to_complain_of() -> None:
+    report = helm_python.lint(str(CHART), installation(), strict=True)
+
+    # The official chart is fetched by `helm dependency build`; it is not in the repository.
+    assert report["errors"] == ["chart directory is missing these dependencies: dagster"]
+    assert [m["error"] for m in report["messages"] if m["severity"] >= 2] == report["errors"]
+
+
+def test_every_name_is_there_once_and_every_object_has_its_namespace() -> None:
+    objects = rendered()
+    names = [(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in objects]
+
+    assert len(names) == len(set(names))
+    assert {kind for kind, namespace, _ in names if namespace is None} == CLUSTER_WIDE
+    made = {o["metadata"]["name"] for o in of(objects, "Namespace")}
+    assert {namespace for _, namespace, _ in names} == {None, RELEASE, *made}
+
+
+def test_pods_are_held_to_the_restricted_standard() -> None:
+    found = containers(rendered())
+    assert found
+
+    for what, pod, container in found:
+        security = pod["securityContext"] | container["securityContext"]
+        assert security["runAsNonRoot"] is True, what
+        assert security["runAsUser"] >= 10000, what
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, what
+        assert security["allowPrivilegeEscalation"] is False, what
+        assert security["readOnlyRootFilesystem"] is True, what
+        assert security["capabilities"] == {"drop": ["ALL"]}, what
+        assert not security.get("privileged"), what
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), what
+        kinds = {kind for volume in pod.get("volumes", []) for kind in set(volume) - {"name"}}
+        assert kinds <= {"emptyDir", "configMap", "secret"}, what
+        assert all("hostPort" not in port for port in container.get("ports", [])), what
+
+
+def test_every_container_asks_for_what_it_may_have() -> None:
+    for what, _, container in containers(rendered()):
+        resources = container["resources"]
+        assert set(resources["requests"]) == {"cpu", "memory"}, what
+        assert set(resources["limits"]) == {"cpu", "memory"}, what
+        # Memory cannot be taken back: what is not asked for may be gone when it is needed.
+        if "code-server" in what:
+            assert resources["requests"]["memory"] == resources["limits"]["memory"], what
+
+
+def test_no_image_is_without_a_version() -> None:
+    for what, _, container in containers(rendered()):
+        version = container["image"].rpartition(":")[2]
+        assert version not in {"", "latest"}, what
+        assert "/" not in version, what
+
+
+def test_a_digest_wins_over_the_tag() -> None:
+    digest = "sha256:" + "a" * 64
+    values = installation(image={"repository": "registry.example/x", "tag": "1", "digest": digest})
+
+    images = {container["image"] for _, _, container in containers(render(values))}
+
+    assert images == {f"registry.example/x@{digest}"}
+
+
+def test_a_teams_own_tag_wins_over_everybodys_digest() -> None:
+    digest = "sha256:" + "a" * 64
+    values = installation(
+        image={"repository": "registry.example/x", "tag": "1", "digest": digest},
+        teams=[{"name": "births"}, {"name": "flights", "image": {"tag": "2"}}],
+    )
+    objects = render(values)
+
+    [server] = of(objects, "Deployment", namespace="team-flights")
+    container = server["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "registry.example/x:2"
+    assert {"name": "DAGSTER_CURRENT_IMAGE", "value": "registry.example/x:2"} in container["env"]
+    [server] = of(objects, "Deployment", namespace="team-births")
+    assert server["spec"]["template"]["spec"]["containers"][0]["image"].endswith(digest)
+
+
+def test_no_pod_uses_the_default_account_and_no_account_hands_out_tokens_by_itself() -> None:
+    objects = rendered()
+    known = {(o["metadata"]["namespace"], o["metadata"]["name"]) for o in of(objects, "ServiceAccount")}
+
+    for what, spec in pod_specs(objects):
+        assert (what.split("/")[0], spec["serviceAccountName"]) in known, what
+        assert isinstance(spec["automountServiceAccountToken"], bool), what
+    for account in of(objects, "ServiceAccount"):
+        by_itself = account["metadata"]["namespace"] == RELEASE  # the official chart's daemon does not ask for one
+        assert account["automountServiceAccountToken"] is by_itself
+    assert {name for namespace, name in known if namespace == "team-births"} == {"code-server", "run-worker", "step"}
+
+
+def test_every_namespace_is_closed_but_for_what_is_named() -> None:
+    objects = rendered()
+    for namespace in (RELEASE, "team-births", "team-flights"):
+        closed = only(objects, "NetworkPolicy", "default-deny", namespace=namespace)["spec"]
+        assert closed == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in of(objects, "NetworkPolicy"):
+        for rule in [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]:
+            assert rule["ports"], policy["metadata"]
+            assert rule.get("from") or rule.get("to"), policy["metadata"]
+
+
+def test_only_run_workers_reach_kubernetes() -> None:
+    objects = rendered()
+    allowed = [
+        policy["spec"]["podSelector"]
+        for policy in of(objects, "NetworkPolicy", namespace="team-births")
+        for rule in policy["spec"].get("egress", [])
+        if {"ipBlock": {"cidr": "10.0.0.1/32"}} in rule["to"]
+    ]
+
+    assert allowed == [{"matchLabels": {"app.kubernetes.io/component": "run_worker"}}]
+
+
+def test_only_webserver_and_daemon_reach_a_code_server() -> None:
+    [rule] = only(rendered(), "NetworkPolicy", "code-server", namespace="team-births")["spec"]["ingress"]
+
+    assert rule["ports"] == [{"port": 3030, "protocol": "TCP"}]
+    [source] = rule["from"]
+    assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": RELEASE}
+    assert source["podSelector"]["matchExpressions"][0]["values"] == ["dagster-webserver", "dagster-daemon"]
+
+
+def test_the_webserver_is_closed_until_somebody_is_named() -> None:
+    assert of(rendered(), "NetworkPolicy", "webserver") == []
+
+    network = installation()["network"] | {"webserverFrom": ["login-proxy"]}
+    [rule] = only(render(installation(network=network)), "NetworkPolicy", "webserver")["spec"]["ingress"]
+
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "login-proxy"}}}]
+    assert rule["ports"] == [{"port": 3000, "protocol": "TCP"}]
+
+
+def test_a_destination_that_is_everything_leaves_out_where_clouds_hand_out_credentials() -> None:
+    network = installation()["network"]
+    network["destinations"]["objectStorage"] = {"cidrs": ["0.0.0.0/0"], "ports": [443]}
+    policy = only(render(installation(network=network)), "NetworkPolicy", "data", namespace="team-births")
+
+    blocks = [to["ipBlock"] for rule in policy["spec"]["egress"] for to in rule["to"] if "ipBlock" in to]
+    assert {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]} in blocks
+
+
+def test_gpus_are_the_quotas_alone() -> None:
+    """No pod of the chart asks for one; a team has those of its quota, and none unless somebody gave it some."""
+    objects = rendered()
+    quota = {
+        namespace: only(objects, "ResourceQuota", "team", namespace=namespace)["spec"]["hard"]
+        for namespace in ("team-births", "team-flights")
+    }
+
+    assert quota["team-births"]["requests.nvidia.com/gpu"] == "0"
+    assert quota["team-flights"]["requests.nvidia.com/gpu"] == "2"
+    assert [what for what, _, c in containers(objects) if "nvidia.com/gpu" in str(c["resources"])] == []
+    for limits in of(objects, "LimitRange"):  # a `max` of GPUs would become everybody's default
+        assert "nvidia" not in str(limits["spec"])
+
+
+def test_nobody_takes_the_clusters_own_priorities() -> None:
+    objects = rendered()
+    for namespace in ("team-births", "team-flights"):
+        spec = only(objects, "ResourceQuota", "no-system-priority", namespace=namespace)["spec"]
+        assert spec["hard"] == {"pods": "0"}
+        assert spec["scopeSelector"]["matchExpressions"][0]["values"] == [
+            "system-cluster-critical",
+            "system-node-critical",
+        ]
+    assert all(one["globalDefault"] is False for one in of(objects, "PriorityClass"))
+
+
+def test_a_step_without_a_limit_of_cores_gets_the_largest() -> None:
+    """A lower default would refuse steps: Kubernetes takes no limit below the request."""
+    for limits in of(rendered(), "LimitRange", "team"):
+        [container] = limits["spec"]["limits"]
+        assert container["default"]["cpu"] == container["max"]["cpu"]
+        assert container["defaultRequest"].keys() == {"cpu", "memory"}
+
+
+def test_namespaces_enforce_the_standard_and_outlive_their_entry() -> None:
+    for namespace in of(rendered(), "Namespace"):
+        labels = namespace["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+        assert labels["pod-security.kubernetes.io/enforce-version"] == "v1.31"
+        assert namespace["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_a_variable_that_changes_replaces_the_code_server() -> None:
+    def mark(values: Object) -> Any:
+        server = only(render(values), "Deployment", "code-server", namespace="team-births")
+        return server["spec"]["template"]["metadata"]["annotations"]
+
+    changed = installation()
+    changed["environment"]["ML_ASSETS_DATA"] = "s3://elsewhere"
+
+    assert mark(installation()) != mark(changed)
+
+
+def test_fifty_teams_render_quickly() -> None:
+    began = time.monotonic()
+    objects = render(installation(teams=[{"name": f"team_{n}", "quota": {"gpus": n % 5}} for n in range(50)]))
+
+    assert time.monotonic() - began < 10
+    assert len(of(objects, "Deployment")) == 50
+    assert len({o["metadata"]["namespace"] for o in of(objects, "NetworkPolicy", "default-deny")}) == 51
+
+
+def test_an_installation_without_teams_renders() -> None:
+    objects = render(installation(teams=[]))
+
+    assert only(objects, "ConfigMap", "ml-assets-workspace")["data"]["workspace.yaml"].split() == ["load_from:", "[]"]
+    assert only(objects, "CronJob", "reaper")["spec"]["suspend"] is True
+    assert of(objects, "Namespace") == []
