@@ -12,8 +12,13 @@ MlAssetsError
 ├── RegistryError              the model registry has no such model, or refuses to load it
 │   └── RegistryUnavailableError  the registry or its file store did not answer; nothing is known of the model
 ├── ApprovalError              a signed statement is forged, expired, void, or not this person's to give
+├── TrainingError              an estimator cannot be made or fitted
+├── TrainingPruned             whoever watched a training stopped it; no failure
+├── StudyError                 a hyperparameter search cannot be kept, or found nothing
+│   └── StudyLostError         another process leads the search now
 ├── InboxError                 an event cannot be taken up, or is not in the state that was asked for
 ├── AlertError                 an alert cannot be kept, or was never raised
+├── QueueRefusedError          a run is not queued: its team's budget is spent, or it could never start
 └── LedgerError                the ledger cannot be opened, or holds another schema
     └── LedgerConflictError    another record came in between; read again and decide again
 """
@@ -116,12 +121,36 @@ class LedgerConflictError(LedgerError):
     """Another record was appended since the caller looked; nothing was recorded."""
 
 
+class TrainingError(MlAssetsError):
+    """An estimator cannot be made or fitted."""
+
+
+class TrainingPruned(MlAssetsError):  # noqa: N818 - whoever stops a training means it
+    """Whoever watched a training stopped it after `step` rounds or epochs."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"the training was stopped after {step} rounds, as whoever watched it asked")
+
+
+class StudyError(MlAssetsError):
+    """A hyperparameter search cannot be kept, or too many of its trials failed."""
+
+
+class StudyLostError(StudyError):
+    """Another process leads the search now: this one was silent for too long."""
+
+
 class InboxError(MlAssetsError):
     """An event cannot be taken up, or is not in the state that was asked for."""
 
 
 class AlertError(MlAssetsError):
     """An alert cannot be kept, or was never raised."""
+
+
+class QueueRefusedError(MlAssetsError):
+    """A run is not queued: its team's budget is spent, or it asks for more than it can ever get."""
 
 
 class ApprovalError(MlAssetsError):

@@ -12,7 +12,8 @@ from ml_assets.interfaces import EffectivePolicy
 
 Fingerprint = Mapping[str, Any]
 """sources: name → address; columns: source column → type; features: names; estimator: class; feature_code: digest;
-classification: word; label: column. Beside them, for readers: preprocessing, params."""
+classification: word; label: column; with a train function also train: its path and code. Beside them, for readers:
+preprocessing, params."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ def material_tests(
         "data_source": lambda old: _mapping("data sources", old.get("sources", {}), candidate.get("sources", {})),
         "columns": lambda old: _mapping("source columns", old.get("columns", {}), candidate.get("columns", {})),
         "features": lambda old: _names("features", old.get("features", ()), candidate.get("features", ())),
-        "estimator": lambda old: _value("estimator", old.get("estimator"), candidate.get("estimator")),
+        "estimator": lambda old: _value("estimator", _learner(old), _learner(candidate)),
         "feature_code": lambda old: _value("feature code", old.get("feature_code"), candidate.get("feature_code")),
         "label": lambda old: _value("label", old.get("label"), candidate.get("label")),
         "classification": lambda old: _value(
@@ -108,6 +109,11 @@ def _mapping(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Found
         "changed": {name: {"was": old[name], "is": new[name]} for name in other},
     }
     return _difference(what, added, removed, other, len(new), evidence)
+
+
+def _learner(made_of: Fingerprint) -> str:
+    """Return the estimator's class, or the train function that fits it and its code."""
+    return made_of.get("train") or made_of.get("estimator", "")
 
 
 def _names(what: str, old: Sequence[str], new: Sequence[str]) -> Found:

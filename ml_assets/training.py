@@ -2,30 +2,59 @@
 
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_assets.errors import MlAssetsError
-from ml_assets.spec import PreprocessingSpec, TaskType, VariantSpec
+from ml_assets.checkpoints import NoCheckpoint
+from ml_assets.errors import TrainingError, TrainingPruned
+from ml_assets.interfaces import Checkpoint
+from ml_assets.preprocessing import TRUSTED_TYPES, encoder, prepare
+from ml_assets.spec import TaskType, VariantSpec
+from ml_assets.trainers import functions
+from ml_assets.trainers.boosters import BoosterTrainer, grow_lightgbm, grow_xgboost
+from ml_assets.trainers.epochs import EpochTrainer
+from ml_assets.trainers.kinds import Kind, find_kind
+from ml_assets.trainers.libraries import (
+    STORED_TYPES,
+    device_used,
+    explained,
+    library,
+    library_params,
+    settle_device,
+)
+from ml_assets.trainers.rounds import Trainer, names_of, train_in_rounds
+from ml_assets.trainers.warm_start import WarmStartTrainer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRUSTED_TYPES = ("numpy.dtype",)
-"""Types that the preprocessing here puts into a model beside scikit-learn's own; loading them runs no code."""
-
-UNSEEN_CODE, MISSING_CODE = -1, -2
+Report = Callable[[int, Any], bool]
+"""Told (rounds done, the fitted pipeline so far) after each part of a training; returns True to stop it."""
 
 
-class TrainingError(MlAssetsError):
-    """An estimator cannot be made or fitted."""
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A fitted model, and how it came to be.
+
+    Attributes:
+        model: The `sklearn.pipeline.Pipeline`.
+        facts: device; trained in rounds also rounds, and resumed, such as "resumed from round 60".
+        notes: What a reader of the result should know, a sentence each.
+    """
+
+    model: Any
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
-def make_estimator(variant: VariantSpec, *, seed: int) -> Any:
+def make_estimator(variant: VariantSpec, *, seed: int, device: str = "cpu") -> Any:
     """Return an unfitted estimator with its declared parameters and, when it has one, the seed as random_state.
+
+    LightGBM and XGBoost also get the device, and what makes them give the same model with any number of threads.
 
     Raises:
         TrainingError: If the class cannot be imported or refuses its parameters.
@@ -33,7 +62,7 @@ def make_estimator(variant: VariantSpec, *, seed: int) -> Any:
     module, _, name = variant.estimator.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
-        params = dict(variant.params)
+        params = library_params(variant.estimator, variant.params, seed=seed, device=device)
         if "random_state" in inspect.signature(cls).parameters:
             params.setdefault("random_state", seed)
         return cls(**params)
@@ -41,39 +70,156 @@ def make_estimator(variant: VariantSpec, *, seed: int) -> Any:
         raise TrainingError(f"{variant.estimator} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def build_pipeline(variant: VariantSpec, X: "pd.DataFrame", *, seed: int) -> Any:
-    """Return an unfitted `sklearn.pipeline.Pipeline` for the columns of X.
-
-    A numeric column without a single value in X is left out: nothing can be learnt from it, and histogram
-    boosting fails on it. That happens while history is short, as in the first year of a lag of a year.
-    """
-    from sklearn.compose import ColumnTransformer
+def build_pipeline(variant: VariantSpec, X: "pd.DataFrame", *, seed: int, device: str = "cpu") -> Any:
+    """Return an unfitted `sklearn.pipeline.Pipeline` for the columns of X."""
     from sklearn.pipeline import Pipeline
 
-    numeric = [c for c in X.columns if _is_numeric(X[c])]
-    categorical = [c for c in X.columns if c not in set(numeric)]
-    known = [c for c in numeric if X[c].notna().any()]
-    parts = [
-        ("numeric", _numeric(variant.preprocessing), known),
-        ("categorical", _categorical(variant.preprocessing, seed), categorical),
-    ]
-    columns = ColumnTransformer([p for p in parts if p[2]], verbose_feature_names_out=False)
-    return Pipeline([("columns", columns), ("estimator", make_estimator(variant, seed=seed))])
+    estimator = make_estimator(variant, seed=seed, device=device)
+    return Pipeline([("columns", encoder(variant.preprocessing, X, seed=seed)), ("estimator", estimator)])
 
 
-def fit(variant: VariantSpec, X: "pd.DataFrame", y: NDArray, *, seed: int) -> Any:
-    """Fit a variant.
+def fit(
+    variant: VariantSpec,
+    X: "pd.DataFrame",
+    y: NDArray,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+    device: str = "cpu",
+    report: Report | None = None,
+) -> Any:
+    """Fit a variant and return the fitted `sklearn.pipeline.Pipeline`; see `train`."""
+    return train(variant, X, y, seed=seed, checkpoint=checkpoint, device=device, report=report).model
+
+
+def train(
+    variant: VariantSpec,
+    X: "pd.DataFrame",
+    y: NDArray,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+    device: str = "cpu",
+    report: Report | None = None,
+) -> Fitted:
+    """Fit a variant, and say how.
+
+    An estimator is trained in rounds when `compute.checkpoint` says so, and when there is a `report` and its model is
+    then the same bit for bit; else by one `fit` call, and `report` is not called. What is learned never depends on
+    whether somebody watches, or on where a training was interrupted.
 
     Args:
         variant: What to fit.
         X: Feature columns, shape (n_rows, n_features); text columns are categorical.
         y: Labels without missing values, shape (n_rows,).
         seed: Seed for everything random in it.
+        checkpoint: Where a training in rounds is saved, and what it is resumed from. The caller clears it once the
+            model is stored.
+        device: "cpu" or "cuda"; scikit-learn's own estimators always use the processor.
+        report: Told after each part of a training in rounds, about ten times, and again of a part whose state was
+            not saved before the process ended.
 
-    Returns:
-        The fitted `sklearn.pipeline.Pipeline`.
+    Raises:
+        TrainingError: If the estimator cannot be made, has no rounds though `compute.checkpoint` is set, or a library
+            refuses.
+        TrainingPruned: If `report` stops it.
+        StoreError: If the checkpoint's store cannot be reached.
     """
-    return build_pipeline(variant, X, seed=seed).fit(prepare(X), y)
+    if variant.train is not None:
+        kept = NoCheckpoint() if checkpoint is None else checkpoint
+        return _train_by_function(variant, X, y, seed=seed, checkpoint=kept, device=device, report=report)
+    pipeline = build_pipeline(variant, X, seed=seed, device=device)
+    estimator = pipeline.named_steps["estimator"]
+    facts: dict[str, Any] = {"device": device_used(variant.estimator, device)}
+    trainer = _trainer(variant, estimator, watched=report is not None)
+    with explained(variant.estimator, device):
+        if trainer is None:
+            pipeline.fit(prepare(X), y)
+            settle_device(variant.estimator, estimator, device)
+            return Fitted(model=pipeline, facts=facts)
+        columns = pipeline.named_steps["columns"]
+        course = train_in_rounds(
+            trainer,
+            columns.fit_transform(prepare(X), y),
+            y,
+            checkpoint=checkpoint,
+            watch=_watching(report, columns),
+            trusted=variant.trusted_types,
+        )
+        settle_device(variant.estimator, course.estimator, device)
+    facts["rounds"] = trainer.rounds_of(course.estimator)
+    if course.resumed_from is not None:
+        facts["resumed"] = f"resumed from round {course.resumed_from}"
+    return Fitted(model=_joined(columns, course.estimator), facts=facts, notes=tuple(course.notes))
+
+
+def _trainer(variant: VariantSpec, estimator: Any, *, watched: bool) -> Trainer | None:
+    """Return how to train in rounds, or None when one `fit` call is to do it."""
+    kind, params = find_kind(names_of(estimator)), estimator.get_params(deep=False)
+    obstacle = "it has no rounds that are known here" if kind is None else kind.obstacle(params)
+    if variant.compute.checkpoint and obstacle:
+        raise TrainingError(f"compute.checkpoint: {variant.estimator} cannot be trained in rounds: {obstacle}")
+    if kind is None or obstacle or not (variant.compute.checkpoint or (watched and kind.exact(params))):
+        return None
+    return _trainer_of(kind, estimator, params)
+
+
+def _trainer_of(kind: Kind, estimator: Any, params: Mapping[str, Any]) -> Trainer:
+    total, is_random = kind.total(params), not kind.exact(params)
+    if kind.family == "lightgbm":
+        return BoosterTrainer(estimator, total, grow_lightgbm, is_random=is_random)
+    if kind.family == "xgboost":
+        return BoosterTrainer(estimator, total, grow_xgboost, is_random=is_random)
+    if kind.family == "epochs":
+        return EpochTrainer(estimator, total)
+    return WarmStartTrainer(estimator, kind.rounds, total)
+
+
+def _train_by_function(
+    variant: VariantSpec,
+    X: "pd.DataFrame",
+    y: NDArray,
+    *,
+    seed: int,
+    checkpoint: Checkpoint,
+    device: str,
+    report: Report | None,
+) -> Fitted:
+    """Fit by the team's function on frames with the names of the preprocessed columns."""
+    # With frames here and in scoring the estimator sees the same names in both.
+    columns = encoder(variant.preprocessing, X, seed=seed).set_output(transform="pandas")
+    watch = _watching(report, columns)
+
+    def tell(step: int, estimator: Any) -> None:
+        if watch is not None and watch(step, estimator):
+            raise TrainingPruned(step)
+
+    noting = functions.NotingCheckpoint(checkpoint)
+    estimator = functions.call(
+        variant.train or "",
+        variant.estimator,
+        columns.fit_transform(prepare(X), y),
+        y,
+        params=variant.params,
+        seed=seed,
+        checkpoint=noting,
+        device=device,
+        report=tell,
+    )
+    facts: dict[str, Any] = {"device": device, "train": variant.train}
+    if noting.resumed_from is not None:
+        facts["resumed"] = f"resumed from round {noting.resumed_from}"
+    return Fitted(model=_joined(columns, estimator), facts=facts, notes=tuple(checkpoint.problems))
+
+
+def _watching(report: Report | None, columns: Any) -> Report | None:
+    return None if report is None else lambda step, estimator: report(step, _joined(columns, estimator))
+
+
+def _joined(columns: Any, estimator: Any) -> Any:
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline([("columns", columns), ("estimator", estimator)])
 
 
 def predict(model: Any, X: "pd.DataFrame", *, task: TaskType) -> NDArray[np.float64]:
@@ -99,55 +245,6 @@ def predict(model: Any, X: "pd.DataFrame", *, task: TaskType) -> NDArray[np.floa
 
 def trusted_types(variants: Iterable[VariantSpec]) -> list[str]:
     """Return every type that a stored model of these variants may hold."""
-    return sorted({*TRUSTED_TYPES, *(t for v in variants for t in v.trusted_types)})
-
-
-def prepare(X: "pd.DataFrame") -> "pd.DataFrame":
-    """Return X with booleans and whole numbers as float64 and text as object with None for missing values.
-
-    One set of dtypes whatever the partition holds: a model sees the same types when it is fitted and when it scores.
-    """
-    import pandas as pd
-
-    def column(values: "pd.Series") -> "pd.Series":
-        if _is_numeric(values):
-            return values.astype("float64")
-        text = values.astype(object)
-        return text.where(values.notna(), None)
-
-    return pd.DataFrame({c: column(X[c]) for c in X.columns}, index=X.index)
-
-
-def _is_numeric(values: "pd.Series") -> bool:
-    import pandas as pd
-
-    return pd.api.types.is_numeric_dtype(values.dtype)
-
-
-def _numeric(preprocessing: PreprocessingSpec) -> Any:
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    steps: list[tuple[str, Any]] = []
-    if preprocessing.missing == "median":
-        steps.append(("impute", SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)))
-    if preprocessing.numeric == "standardize":
-        steps.append(("standardize", StandardScaler()))
-    return Pipeline(steps) if steps else "passthrough"
-
-
-def _categorical(preprocessing: PreprocessingSpec, seed: int) -> Any:
-    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
-
-    if preprocessing.categorical == "one_hot":
-        return OneHotEncoder(
-            handle_unknown="infrequent_if_exist",
-            min_frequency=preprocessing.min_frequency,
-            sparse_output=False,
-        )
-    if preprocessing.categorical == "target":
-        return TargetEncoder(random_state=seed)  # pyright: ignore[reportArgumentType] - scikit-learn's own hint is wrong
-    return OrdinalEncoder(
-        handle_unknown="use_encoded_value", unknown_value=UNSEEN_CODE, encoded_missing_value=MISSING_CODE
-    )
+    known = list(variants)
+    of_libraries = (t for v in known for t in STORED_TYPES.get(library(v.estimator), ()))
+    return sorted({*TRUSTED_TYPES, *of_libraries, *(t for v in known for t in v.trusted_types)})

@@ -4,6 +4,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,6 +50,14 @@ class AtomicFiles(Protocol):
 
     def folders_with(self, name: str, below: str) -> list[str]:
         """Return the names of the folders directly below one that hold a file of this name."""
+        ...
+
+    def files(self, below: str) -> list[str]:
+        """Return the paths of all files in a folder and its folders, relative to it; temporary ones too."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove a file, and its folder when that is empty then; nothing happens when it does not exist."""
         ...
 
     def clean(self, folder: str) -> None:
@@ -125,6 +134,19 @@ class LocalFiles:
         except FileNotFoundError:
             return []
 
+    def files(self, below: str) -> list[str]:
+        """Return the files' paths relative to the folder."""
+        root = self.root / below
+        found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+        return [path.relative_to(root).as_posix() for path in found]
+
+    def remove(self, key: str) -> None:
+        """Remove the file, and an empty folder."""
+        path = self.root / key
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds other files, or has gone
+            path.parent.rmdir()
+
     def clean(self, folder: str) -> None:
         """Remove what killed writers left."""
         for name in os.listdir(self.root / folder):  # noqa: PTH208 - names alone are needed
@@ -187,6 +209,19 @@ class RemoteFiles:
         file_system.invalidate_cache(path)
         found = (PurePosixPath(file).relative_to(path).parts for file in file_system.find(path))
         return [parts[0] for parts in found if parts[1:] == (name,)]
+
+    def files(self, below: str) -> list[str]:
+        """Return the objects' paths relative to the folder, from one listing."""
+        file_system, path = self._locate(below)
+        file_system.invalidate_cache(path)
+        return [PurePosixPath(file).relative_to(path).as_posix() for file in file_system.find(path)]
+
+    def remove(self, key: str) -> None:
+        """Remove the object; object stores have no folders, and others keep an empty one."""
+        file_system, path = self._locate(key)
+        with suppress(FileNotFoundError):
+            file_system.rm_file(path)
+        file_system.invalidate_cache(_parent(path))
 
     def clean(self, folder: str) -> None:
         """Remove what killed writers left, where there can be such files."""

@@ -3,6 +3,7 @@
 `python -m resources.daemon run -w workspace.yaml` takes the options of `dagster-daemon run`. Dagster's own program
 replaces every code server each 60 seconds, whether anything changed or not; with a hundred pipelines that is more than
 everything else that it does at rest. This one looks at the files, and also replaces a server that died within seconds.
+It takes runs out of the queue by the rules of sharing (`resources/fair_daemon.py`).
 """
 
 import importlib.util
@@ -19,6 +20,7 @@ from dagster._core.remote_representation.grpc_server_registry import (  # noqa: 
 )
 from dagster._daemon.controller import RELOAD_WORKSPACE_INTERVAL, DagsterDaemonController
 
+from resources.fair_daemon import install
 from resources.warm_launcher import WarmRunLauncher
 
 CODE = frozenset({".py", ".yaml", ".yml", ".toml"})
@@ -147,6 +149,7 @@ def main() -> None:
         return needed(self, last_workspace_update_time)
 
     DagsterDaemonController.check_workspace_freshness = check_workspace_freshness
+    install()
     daemon()
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.errors import RegistryError
-from ml_assets.interfaces import LoggedModel, ModelRun, ModelVersion
+from ml_assets.interfaces import LoggedModel, ModelRun, ModelVersion, TrialRun
 from resources.mlflow_connection import MlflowConnection
 from resources.model_files import MODEL_FILE, model_digest, read_model, write_model
 from resources.model_runs import (
+    add_tags,
     check_metrics,
     create_registered_model,
     fitting_params,
+    is_running,
     log_datasets,
     log_files,
     log_values,
@@ -23,6 +25,7 @@ from resources.model_runs import (
     versions_of_run,
 )
 from resources.stored_models import DIGEST_TAG, StoredModel, find_model
+from resources.trial_runs import log_trials
 
 if TYPE_CHECKING:
     import mlflow
@@ -82,7 +85,9 @@ class MlflowRegistry:
             digest = model_digest((path / MODEL_FILE).read_bytes())
             client = self._connection.client()
             experiment_id = self._experiment_id(client, run.experiment)
-            run_id = client.create_run(experiment_id, run_name=run.name, tags=dict(run.tags)).info.run_id
+            if run.run_id:
+                add_tags(client, run.run_id, run.tags)
+            run_id = run.run_id or client.create_run(experiment_id, run_name=run.name, tags=dict(run.tags)).info.run_id
             try:
                 params, files = fitting_params(run.params)
                 log_datasets(client, run_id, run.inputs)
@@ -97,6 +102,31 @@ class MlflowRegistry:
                 raise
             client.set_terminated(run_id)
         return LoggedModel(run_id=run_id, model_uri=f"models:/{model.model_id}")
+
+    def start_run(self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "") -> str:
+        """Return the id of a run that goes on: of `continues` while that does, else of a new one."""
+        with self._connection.explained(f"start run {name!r}"):
+            client = self._connection.client()
+            if continues and is_running(client, continues):
+                return continues
+            experiment_id = self._experiment_id(client, experiment)
+            return client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
+
+    def fail_run(self, run_id: str) -> None:
+        """End a run that was started, as failed; raises RegistryError when there is none."""
+        with self._connection.explained(f"end run {run_id}"):
+            self._connection.client().set_terminated(run_id, "FAILED")
+
+    def log_trials(self, run_id: str, trials: Sequence[TrialRun]) -> None:
+        """Record trials as runs nested in a run; a number that is there whole stays as it is.
+
+        Raises:
+            RegistryError: If a metric is not a finite number, or there is no such run.
+        """
+        for trial in trials:
+            check_metrics({**trial.metrics, **{f"report {k}": v for k, v in trial.reports.items()}}, trial.name)
+        with self._connection.explained(f"record trials below run {run_id}"):
+            log_trials(self._connection.client(), run_id, trials)
 
     def log_results(self, run_id: str, *, metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
         """Add metrics (to the run and to its model) and artefact files to a run.

@@ -129,6 +129,27 @@ def log_files(client: "mlflow.MlflowClient", run_id: str, files: Mapping[str, by
         client.log_artifacts(run_id, folder)
 
 
+def is_running(client: "mlflow.MlflowClient", run_id: str) -> bool:
+    """Return whether there is such a run, neither deleted nor ended."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return info.status == "RUNNING" and info.lifecycle_stage == "active"
+
+
+def add_tags(client: "mlflow.MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+    """Set those tags of a run that it does not have yet with this value."""
+    there = client.get_run(run_id).data.tags
+    for key, value in tags.items():
+        if there.get(key) != value:
+            client.set_tag(run_id, key, value)
+
+
 def upload_model(
     client: "mlflow.MlflowClient",
     model: "mlflow.entities.LoggedModel",

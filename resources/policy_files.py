@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_assets.errors import PolicyError
-from ml_assets.interfaces import EffectivePolicy, Person, PipelinePath
-from ml_assets.policy.folder import read_tree
+from ml_assets.interfaces import ComputeRules, EffectivePolicy, Person, PipelinePath
+from ml_assets.policy.folder import read_compute_rules, read_tree
 from ml_assets.policy.merge import effective, require_sound
 from ml_assets.policy.tree import PolicyTree
 from resources.atomic_files import local_folder
@@ -17,7 +17,7 @@ from resources.atomic_files import local_folder
 
 @dataclass(frozen=True)
 class PolicyFiles:
-    """A `PolicySource` over a folder of organization.yaml, people.yaml, domains/, teams/ and pipelines/.
+    """A `PolicySource` over a folder of organization.yaml, people.yaml, compute.yaml, domains/, teams/ and pipelines/.
 
     Nothing is kept between calls: the files are small, and a decision must see the policy of its own time.
     Making one does no input or output.
@@ -62,3 +62,11 @@ class PolicyFiles:
         tree = self.tree()
         require_sound(tree)
         return dict(tree.people)
+
+    def compute(self) -> ComputeRules:
+        """Read the rules of compute now, from their one file.
+
+        Raises:
+            PolicyError: If the file cannot be read or is wrong.
+        """
+        return read_compute_rules(self._folder, storage_options=self.storage_options, shown_as=self.url)

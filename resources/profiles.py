@@ -3,28 +3,37 @@
 import os
 import pwd
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 
+from ml_assets.compute import GPUS_POOL
 from ml_assets.delivery.push import Push
 from ml_assets.errors import MlAssetsError
-from ml_assets.executors.warm_executor import warm_executor
+from ml_assets.executors.warm_executor import build_executor
+from ml_assets.interfaces import Machine
+from ml_assets.sharing.report import QueueReport
 from ml_assets.sources import LandingZone
 from ml_assets.stages.step import Services
 from resources.alert_channels import AlertChannels
+from resources.checkpoints import CheckpointFolder
 from resources.data_store import ParquetDataStore
 from resources.dossiers import DossierFiles
 from resources.expectations import GreatExpectationsValidator
+from resources.kubernetes.access import ClusterAccess, cluster_access, pod_rules
 from resources.ledger import SqlLedger
 from resources.ledger.alerts import SqlAlerts
 from resources.ledger.anchor import AnchorFiles
 from resources.ledger.inbox import SqlInbox
+from resources.ledger.spend import SqlSpend
+from resources.machine_gpus import usable_gpus
 from resources.model_registry import QUIET_ENVIRONMENT, MlflowRegistry
 from resources.policy_files import PolicyFiles
 from resources.serving_check import CleanProcessServingCheck
+from resources.studies import SqlStudies
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 QUIET = {
@@ -67,6 +76,11 @@ class Profile:
         keys_folder: Where people's private keys lie; never read by a worker.
         user: Who works at this command line.
         cores: Most processor cores that the steps of one run use together; all there are when None.
+        gpus: GPUs of this machine that steps may use, as CUDA names them.
+        memory_mib: Most memory in MiB that a step may ask for and still run in its run's own worker, where there is a
+            cluster; what the worker's container has when None.
+        cluster: Where steps that need more than their run's worker get a pod; None: all steps are forked.
+        pods: Times and limits of pods, as the executor's config `pods` takes them.
         inbox_token: What events over HTTP must bring; a secret, not shown. None: nothing is served.
         alert_webhook: Where alerts are posted as JSON; a secret, not shown.
         alert_slack: Where alerts are posted as Slack takes them; a secret, not shown.
@@ -86,6 +100,10 @@ class Profile:
     keys_folder: Path
     user: str
     cores: int | None = None
+    gpus: tuple[str, ...] = ()
+    memory_mib: int | None = None
+    cluster: ClusterAccess | None = None
+    pods: Mapping[str, float] = field(default_factory=dict)
     inbox_token: str | None = field(default=None, repr=False)
     alert_webhook: str | None = field(default=None, repr=False)
     alert_slack: str | None = field(default=None, repr=False)
@@ -111,11 +129,25 @@ class Profile:
             inbox=SqlInbox(self.ledger_url),
             alerts=SqlAlerts(self.ledger_url),
             notifier=AlertChannels(webhook=self.alert_webhook, slack=self.alert_slack),
+            machine=Machine(gpus=len(self.gpus)),
+            checkpoints=CheckpointFolder(self.data_url),
+            studies=SqlStudies(self.ledger_url),
         )
 
     def policy_source(self, url: str) -> PolicyFiles:
         """Return another policy tree with the same people for trying things out."""
         return PolicyFiles(url, trial_people=None if self.trial_people is None else str(self.trial_people))
+
+    def spend(self) -> SqlSpend:
+        """Return what steps cost."""
+        return SqlSpend(self.ledger_url)
+
+    def queue_report(self) -> QueueReport:
+        """Return what waits in Dagster's run queue and why, as its daemon would decide now; nothing is changed."""
+        from resources.fair_queue import queue_report
+
+        with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
+            return queue_report(instance, self.policy_source(self.policy_url), self.spend())
 
     def anchors(self, url: str | None = None) -> AnchorFiles | None:
         """Return where the heads of the ledger's chains are kept outside of it, or None."""
@@ -137,11 +169,25 @@ class Profile:
         serve(build_app(pushes, self.inbox_token), host=host, port=port, ready=ready)
 
     def executor(self) -> dg.ExecutorDefinition:
-        """Return the executor whose steps are forked from the run's own warm process."""
-        config: dict[str, object] = {"preload": list(PRELOAD)}
+        """Return the executor whose steps are forked from the run's warm process, or get pods where they need more."""
+        config: dict[str, object] = {"preload": list(PRELOAD), "gpus": list(self.gpus), "pods": dict(self.pods)}
         if self.cores is not None:
             config["max_concurrent"] = self.cores
-        return warm_executor.configured(config, name="warm")
+        if self.memory_mib is not None:
+            config["memory_mib"] = self.memory_mib
+        return build_executor(None if self.cluster is None else self.cluster.pods).configured(config, name="warm")
+
+    def reap(self, namespaces: Sequence[str], *, keep_seconds: float, grace_seconds: float) -> list[str]:
+        """Remove Jobs of runs that are over from the cluster, free their pool slots, and return a line for each Job.
+
+        Raises:
+            MlAssetsError: If no cluster is set, or it does not answer.
+        """
+        from resources.kubernetes.reaper import reap
+
+        with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
+            keep, grace = timedelta(seconds=keep_seconds), timedelta(seconds=grace_seconds)
+            return reap(self.cluster, instance, namespaces, keep=keep, grace=grace)
 
     def activate(self) -> None:
         """Make this process, and those it starts, use this profile's Dagster home, with telemetry off."""
@@ -158,6 +204,8 @@ class Profile:
         initialise_home(self.dagster_home)
         with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
             end_abandoned_runs(instance)
+            if self.cluster is None:  # a cluster's GPUs are not this machine's
+                instance.event_log_storage.set_concurrency_slots(GPUS_POOL, len(self.gpus))
         services = self.services()
         services.ledger.decisions(("", ""))
         MlflowRegistry(self.mlflow_url, self.mlflow_artifacts).initialise()
@@ -200,7 +248,8 @@ def current_profile() -> Profile:
     """Return the profile that the environment describes; with an empty environment all is below ./state.
 
     ML_ASSETS_STATE, ML_ASSETS_DATA, ML_ASSETS_LANDING, ML_ASSETS_POLICIES, ML_ASSETS_LEDGER, MLFLOW_TRACKING_URI,
-    ML_ASSETS_MLFLOW_ARTIFACTS, ML_ASSETS_DOSSIERS, ML_ASSETS_ANCHOR, ML_ASSETS_KEYS, ML_ASSETS_CORES,
+    ML_ASSETS_MLFLOW_ARTIFACTS, ML_ASSETS_DOSSIERS, ML_ASSETS_ANCHOR, ML_ASSETS_KEYS, ML_ASSETS_CORES, ML_ASSETS_GPUS,
+    ML_ASSETS_MEMORY_MIB, ML_ASSETS_KUBERNETES, ML_ASSETS_PODS,
     ML_ASSETS_INBOX_TOKEN, ML_ASSETS_ALERT_WEBHOOK and ML_ASSETS_ALERT_SLACK are read.
     """
     for name, value in QUIET.items():
@@ -211,6 +260,12 @@ def current_profile() -> Profile:
     if cores and not (cores.isdigit() and int(cores) > 0):
         raise MlAssetsError(
             f"ML_ASSETS_CORES is {cores!r}; expected a positive whole number, or nothing for all cores."
+        )
+    memory_mib = read("ML_ASSETS_MEMORY_MIB")
+    if memory_mib and not (memory_mib.isdigit() and int(memory_mib) > 0):
+        raise MlAssetsError(
+            f"ML_ASSETS_MEMORY_MIB is {memory_mib!r}; expected a positive whole number of MiB, or nothing for "
+            "what there is."
         )
     mlflow = read("MLFLOW_TRACKING_URI")
     policies = read("ML_ASSETS_POLICIES")
@@ -231,6 +286,10 @@ def current_profile() -> Profile:
         keys_folder=Path(read("ML_ASSETS_KEYS") or Path.home() / ".config" / "ml-assets" / "keys"),
         user=_user(),
         cores=int(cores) if cores else None,
+        gpus=usable_gpus(read("ML_ASSETS_GPUS"), read("CUDA_VISIBLE_DEVICES")),
+        memory_mib=int(memory_mib) if memory_mib else None,
+        cluster=cluster_access(read("ML_ASSETS_KUBERNETES")),
+        pods=pod_rules(read("ML_ASSETS_PODS")),
         inbox_token=read("ML_ASSETS_INBOX_TOKEN") or None,
         alert_webhook=read("ML_ASSETS_ALERT_WEBHOOK") or None,
         alert_slack=read("ML_ASSETS_ALERT_SLACK") or None,

@@ -13,9 +13,9 @@ from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.compute import largest
 from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import Ledger, PipelinePath
+from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.retraining.pauses import scopes_of
 from ml_assets.retraining.turn import Start, take_turn
-from ml_assets.spec import PipelineSpec
 from ml_assets.stages.step import LAUNCHED_BY_TAG, Services, Step
 from sensors.training_runs import RUN_TAG, DagsterRuns
 
@@ -87,7 +87,7 @@ def build_retraining_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> d
         for path, look in due(services.ledger, own, cursor, mark, now):
             name = "/".join(path)
             try:
-                runs = DagsterRuns(instance=context.instance, pipeline=path, cores=cores_of(own[path].spec))
+                runs = DagsterRuns(instance=context.instance, pipeline=path, cores=cores_of(own[path].loaded))
                 turn = take_turn(_step(own[path], services), runs, now)
             except UNREADABLE as error:  # one pipeline must not keep the others waiting
                 said.append(f"{name}: {type(error).__name__}: {error}")
@@ -118,7 +118,7 @@ def due(
 
     def look(scope: PipelinePath) -> str:
         if scope not in heads:
-            heads[scope] = "".join(f"{name[0]}{head.position:x}" for name, head in sorted(ledger.heads(scope).items()))
+            heads[scope] = "".join(f"{name[0]}{head.position}" for name, head in sorted(ledger.heads(scope).items()))
         return heads[scope]
 
     found: list[tuple[PipelinePath, str]] = []
@@ -132,11 +132,11 @@ def due(
     return found
 
 
-def cores_of(spec: PipelineSpec) -> dict[str, int]:
+def cores_of(pipeline: LoadedPipeline) -> dict[str, int]:
     """Return the cores that each step which may use several was given, by the step's key."""
-    prefix = f"{spec.team}__{spec.name}__"
-    cores = {f"{prefix}models__{name}": variant.compute.cores for name, variant in spec.variants.items()}
-    return cores | {f"{prefix}candidate": largest([v.compute for v in spec.variants.values()]).cores}
+    prefix = f"{pipeline.spec.team}__{pipeline.spec.name}__"
+    cores = {f"{prefix}models__{name}": given.cores for name, given in pipeline.compute.items()}
+    return cores | {f"{prefix}candidate": largest(list(pipeline.compute.values())).cores}
 
 
 def model_stages(pipeline: TeamPipeline) -> list[dg.AssetKey]:

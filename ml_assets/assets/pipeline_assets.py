@@ -12,16 +12,17 @@ import dagster as dg
 
 from ml_assets.assets.stage_asset import Check, Stage, build_stage_asset
 from ml_assets.assets.team_pipeline import CARRIER, carried
-from ml_assets.compute import largest
+from ml_assets.compute import GPUS_POOL, MODELS_POOL, largest
 from ml_assets.digest import document_digest
 from ml_assets.features.module import code_digest
 from ml_assets.gates import APPROVAL, CALIBRATION, DRIFT, EXPECTATION_WARNINGS, EXPECTATIONS, PERFORMANCE
+from ml_assets.interfaces import StepResources
 from ml_assets.partitions import data_partitions, past_window, same_period, time_partitions, with_history
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.spec import PipelineSpec
 from ml_assets.stages.step import StageResult, Step
+from ml_assets.trainers.kinds import find_kind
 
-MODELS_POOL = "models"
 LANDED = "partitions"
 CODE_GENERATION = 1
 """Raised when a release computes something else from the same input, so that the UI shows assets as outdated."""
@@ -147,7 +148,8 @@ def _data_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]
 
 def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
     spec, version = pipeline.spec, partial(_code_version, pipeline)
-    time = time_partitions(spec)
+    time, compute = time_partitions(spec), pipeline.compute
+    refit = largest(list(compute.values()))
     variants = [
         Stage(
             path=("models", name),
@@ -159,10 +161,10 @@ def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage
             code_version=version(
                 runners.run_variant,
                 ["features", "training", "selection"],
-                extra=variant.model_dump(mode="json"),
+                extra=_learning(pipeline, name),
             ),
-            pool=MODELS_POOL,
-            compute=variant.compute,
+            pool=_pool(compute[name]),
+            compute=compute[name],
         )
         for name, variant in spec.variants.items()
     ]
@@ -173,10 +175,34 @@ def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage
         kinds=frozenset({"scikitlearn", "mlflow"}),
         partitions=time,
         deps=[_dep(spec, ("models", name)) for name in spec.variants],
-        code_version=version(runners.run_candidate, ["variants", "training", "selection", "features"]),
-        compute=largest([v.compute for v in spec.variants.values()]),
+        code_version=version(
+            runners.run_candidate,
+            ["training", "selection", "features"],
+            extra={name: _learning(pipeline, name) for name in spec.variants},
+        ),
+        pool=_pool(refit) if refit.gpus else None,
+        compute=refit,
     )
     return [*variants, candidate]
+
+
+def _learning(pipeline: LoadedPipeline, name: str) -> dict[str, Any]:
+    """Return what decides a variant's model: its learner, and of where it is fitted only whether that is on a GPU.
+
+    Of `checkpoint` only whether the estimator then learns something else.
+    """
+    variant = pipeline.spec.variants[name]
+    dumped = variant.model_dump(mode="json", exclude={"compute"})
+    device = {"device": "cuda"} if pipeline.compute[name].gpus else {}
+    kind = find_kind([variant.estimator.rpartition(".")[2]])
+    differs = kind is not None and variant.compute.checkpoint and not kind.exact(variant.params)
+    function = pipeline.train_functions.get(name)
+    trained = {} if function is None else {"train_code": function.digest}
+    return dumped | device | ({"in_rounds": True} if differs else {}) | trained
+
+
+def _pool(resources: StepResources) -> str:
+    return GPUS_POOL if resources.gpus else MODELS_POOL
 
 
 def _decision_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
@@ -341,6 +367,7 @@ def _own_code(runner: Callable[..., Any]) -> str:
 
 def _code_references(pipeline: LoadedPipeline) -> dict[str, Any]:
     places = [(pipeline.file, 1, "the pipeline's YAML"), (pipeline.features.file, 1, "its feature functions")]
+    places += [(f.file, f.line, f"how {name} is trained") for name, f in pipeline.train_functions.items()]
     return {
         "dagster/code_references": dg.CodeReferencesMetadataValue(
             code_references=[

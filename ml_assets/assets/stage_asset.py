@@ -16,9 +16,9 @@ from ml_assets.delivery.outcome import failed_partition
 from ml_assets.delivery.tags import BATCH_TAG, FAILED_PARTITIONS
 from ml_assets.errors import MlAssetsError
 from ml_assets.gates import Judgement, to_verdicts
+from ml_assets.interfaces import StepResources
 from ml_assets.metadata import asset_metadata, check_metadata
 from ml_assets.reading.pipeline_file import LoadedPipeline
-from ml_assets.spec import ComputeSpec
 from ml_assets.stages.predictions import NoChampionYet
 from ml_assets.stages.step import LAUNCHED_BY_TAG, Services, StageResult, Step
 
@@ -56,7 +56,7 @@ class Stage:
         ranges: Whether one run may take many partitions.
         skippable: Whether a partition may end without a materialization.
         pool: Dagster pool that bounds how many run at once, or None.
-        compute: What the step may use.
+        compute: What the step gets.
         metadata: Definition metadata, such as code references.
         freshness: How old its newest materialization may become, or None.
     """
@@ -72,7 +72,7 @@ class Stage:
     ranges: bool = False
     skippable: bool = False
     pool: str | None = None
-    compute: ComputeSpec = field(default_factory=ComputeSpec)
+    compute: StepResources = field(default_factory=StepResources)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     freshness: dg.FreshnessPolicy | None = None
 
@@ -216,6 +216,7 @@ def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: 
         partition=partition,
         run_id=context.run.run_id,
         launched_by=context.run.tags.get(LAUNCHED_BY_TAG, ""),
+        resources=stage.compute,
     )
     started = time.perf_counter()
     result = stage.run(step)

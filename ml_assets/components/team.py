@@ -14,8 +14,9 @@ from ml_assets.assets.decide_job import build_decide_job
 from ml_assets.assets.previews import quiet_previews
 from ml_assets.assets.team_pipeline import TeamPipeline, team_pipeline
 from ml_assets.components.broken_pipeline import BrokenPipeline
+from ml_assets.components.team_tree import TeamTree, read_once
 from ml_assets.errors import SpecError
-from ml_assets.interfaces import PipelinePath
+from ml_assets.interfaces import ComputeRules, PipelinePath
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.stages.step import Services
 from ml_assets.yaml_positions import load_yaml
@@ -33,6 +34,7 @@ def load_team(
     project_root: Path,
     sensors: Callable[[Mapping[PipelinePath, TeamPipeline], Services], Sequence[dg.SensorDefinition]] = lambda *_: (),
     conditions: Callable[[dg.Definitions, Services], dg.Definitions] = lambda definitions, _: definitions,
+    compute: Callable[[], ComputeRules] | None = None,
 ) -> dg.Definitions:
     """Return the definitions of a code location.
 
@@ -44,12 +46,15 @@ def load_team(
         sensors: Given the location's pipelines by (team, name), and the services, returns the sensors that watch them.
         conditions: Given the pipelines' definitions, returns them with the conditions under which assets are
             requested by themselves.
+        compute: Reads what policy says of compute, once and only if a pipeline asks for a profile or a GPU; by
+            default as the services' policy has it.
     """
+    rules = read_once(compute or services.policy.compute)
     with _collection_paused():
         try:
-            pipelines = _load(defs_folder, project_root)
+            pipelines = _load(defs_folder, project_root, rules)
         except Exception:  # noqa: BLE001 - found and shown one by one below
-            pipelines = dg.Definitions.merge(*_one_by_one(defs_folder, project_root))
+            pipelines = dg.Definitions.merge(*_one_by_one(defs_folder, project_root, rules))
         pipelines = conditions(pipelines, services)
     common = dg.Definitions(
         resources=dict(vars(services)),
@@ -87,19 +92,22 @@ def _collection_paused() -> Iterator[None]:
         gc.freeze()
 
 
-def _load(folder: ModuleType, project_root: Path) -> dg.Definitions:
+def _load(folder: ModuleType, project_root: Path, rules: Callable[[], ComputeRules]) -> dg.Definitions:
     with quiet_previews():
-        return dg.ComponentTree.from_module(defs_module=folder, project_root=project_root).build_defs()
+        return TeamTree.of(folder, project_root, rules).build_defs()
 
 
-def _one_by_one(defs_folder: ModuleType, project_root: Path) -> Iterator[dg.Definitions]:
+def _one_by_one(
+    defs_folder: ModuleType, project_root: Path, rules: Callable[[], ComputeRules]
+) -> Iterator[dg.Definitions]:
     """Load each child of the folder apart; what does not load becomes a placeholder with its message."""
     for child in sorted(Path(next(iter(defs_folder.__path__))).iterdir()):
         name = child.stem
         if name.startswith(("_", ".")) or not (child.is_dir() or child.suffix == ".py"):
             continue
         try:
-            yield _without_tree(_load(importlib.import_module(f"{defs_folder.__name__}.{name}"), project_root))
+            package = importlib.import_module(f"{defs_folder.__name__}.{name}")
+            yield _without_tree(_load(package, project_root, rules))
         except Exception as error:  # noqa: BLE001 - any error of a team's file is shown in its place
             yield BrokenPipeline(place=child, error=_explanation(child / PIPELINE_FILE, error)).definitions()
 

@@ -1,6 +1,7 @@
 """The `TrainingPipeline` component: one YAML file (or one Python object) becomes one governed asset graph."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from ml_assets.assets.pipeline_assets import build_pipeline_assets
 from ml_assets.assets.previews import quiet_previews
 from ml_assets.components.broken_pipeline import BrokenPipeline
-from ml_assets.errors import SpecError
+from ml_assets.components.team_tree import rules_of
+from ml_assets.errors import PolicyError, SpecError
+from ml_assets.interfaces import ComputeRules
+from ml_assets.reading.compute_checks import settle_compute
 from ml_assets.reading.pipeline_file import LoadedPipeline, check_pipeline
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.reading.schema import pipeline_schema
@@ -72,8 +76,8 @@ class TrainingPipeline(PipelineSpec, dg.Component):
         del attributes  # read again from the file, where every value has a line
         file = context.path / "defs.yaml"
         try:
-            return cls.from_loaded(read_placed_pipeline(file))
-        except SpecError as error:
+            return cls.from_loaded(settle_compute(read_placed_pipeline(file), rules_of(context.component_tree)))
+        except (SpecError, PolicyError) as error:
             return BrokenPipeline(place=context.path, error=error)
 
     @classmethod
@@ -85,18 +89,23 @@ class TrainingPipeline(PipelineSpec, dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the pipeline's assets."""
-        return self.definitions(context.path)
+        return self.definitions(context.path, rules_of(context.component_tree))
 
-    def definitions(self, folder: Path) -> dg.Definitions:
-        """Return the pipeline's assets; `folder` holds its feature module.
+    def definitions(self, folder: Path, compute: Callable[[], ComputeRules] = ComputeRules) -> dg.Definitions:
+        """Return the pipeline's assets.
+
+        Args:
+            folder: Holds its feature module.
+            compute: Reads the profiles that policy has; none by default.
 
         Raises:
-            SpecError: If the description does not fit the feature module, with every problem.
+            SpecError: If the description does not fit the feature module or the profiles, with every problem.
         """
         loaded = self._loaded
         if loaded is None:
             spec = PipelineSpec.model_construct(**{name: getattr(self, name) for name in PipelineSpec.model_fields})
-            loaded = check_pipeline(spec, folder, file=Path(inspect.getfile(type(self))))
+            read = check_pipeline(spec, folder, file=Path(inspect.getfile(type(self))))
+            loaded = settle_compute(read, compute)
         with quiet_previews():
             return dg.Definitions(assets=build_pipeline_assets(loaded, self))
 

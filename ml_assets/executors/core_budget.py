@@ -1,18 +1,18 @@
 """Which ready step may start next, when the steps of a run share a fixed number of cores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import takewhile
 from typing import Any
 
+from dagster import DagsterEvent
 from dagster._core.execution.plan.active import (  # noqa: TID251 the state machine of every executor
     ActiveExecution,
 )
 from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the executor interface's own type
+from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG  # noqa: TID251 how older code names a pool
 
+from ml_assets.compute import CORES_TAG
 from ml_assets.errors import MlAssetsError
-
-CORES_TAG = "ml_assets/cores"
-"""Op tag: how many cores (and so numeric threads) a step uses; 1 when absent."""
 
 
 def cores_of(step_key: str, tags: Mapping[str, str] | None, max_cores: int) -> int:
@@ -30,6 +30,11 @@ def cores_of(step_key: str, tags: Mapping[str, str] | None, max_cores: int) -> i
     return min(int(asked), max_cores)
 
 
+def pool_of(step: Any) -> str | None:
+    """Return the pool that a step (an ExecutionStep) belongs to, as Dagster finds it."""
+    return step.pool or step.tags.get(GLOBAL_CONCURRENCY_TAG)
+
+
 class CoreBudget(ActiveExecution):
     """Dagster's state machine of a run, in which steps become executable only while their cores are free.
 
@@ -40,23 +45,77 @@ class CoreBudget(ActiveExecution):
     Args:
         plan: The run's execution plan.
         max_cores: Cores there are, at least 1.
-        busy: Cores of each step that has a live process, also of one that ends just now. A retry of such a
+        busy: Cores of each step that has a live process or pod, also of one that ends just now. A retry of such a
             step waits for it without holding anything back.
+        in_pod: Whether a step (an ExecutionStep) has its own pod and so uses none of these cores.
         options: ActiveExecution's other arguments.
     """
 
     def __init__(
-        self, plan: ExecutionPlan, *, max_cores: int, busy: Callable[[], Mapping[str, int]], **options: Any
+        self,
+        plan: ExecutionPlan,
+        *,
+        max_cores: int,
+        busy: Callable[[], Mapping[str, int]],
+        in_pod: Callable[[Any], bool] = lambda _: False,
+        **options: Any,
     ) -> None:
         self._max_cores = max_cores
         self._busy = busy
+        self._in_pod = in_pod
         self._held: list[str] = []
-        super().__init__(plan, max_concurrent=max_cores, **options)
+        super().__init__(plan, **options)
 
     def next_step(self) -> Any | None:
         """Return a step (an ExecutionStep) whose cores, pool slot and tag limits are free, or None."""
         steps = self.get_steps_to_execute(limit=1)
         return steps[0] if steps else None
+
+    def take(self, step_key: str) -> None:
+        """Count a step as running that an earlier worker of this run has started."""
+        self._update()
+        for waiting in (self._executable, self._held, self._pending_skip, self._pending_abandon):
+            if step_key in waiting:
+                waiting.remove(step_key)
+        self._pending.pop(step_key, None)
+        self._waiting_to_retry.pop(step_key, None)
+        if step_key not in self._in_flight:
+            self._in_flight.add(step_key)
+            self._prep_for_dynamic_outputs(self.get_step_by_key(step_key))
+
+    def claim_again(self, step_key: str) -> None:
+        """Know of the pool slot that an earlier worker of this run has claimed for a step, to free it when it ends."""
+        step, claims = self.get_step_by_key(step_key), self._instance_concurrency_context
+        pool = pool_of(step)
+        if pool is None or claims is None or claims.claim(pool, step_key):
+            return
+        # Somebody freed it meanwhile. The step runs anyway; a claim that waits would keep the run from ending.
+        claims._pending_claims.discard(step_key)  # noqa: SLF001 there is no other way to take a claim back
+
+    def replay(self, events: Iterable[DagsterEvent]) -> list[str]:
+        """Bring the state to where the events of an earlier worker leave it, and return the steps that it finished.
+
+        A step that was on its way is ready again: whoever knows that it still runs takes it (`take`).
+        """
+        finished: list[str] = []
+        for event in events:
+            key = event.step_key
+            ends = event.is_step_success or event.is_step_failure or event.is_step_skipped
+            if key is None or not (ends or event.is_step_up_for_retry or event.is_successful_output):
+                continue
+            if key in finished:  # a second copy that told its end too: the first one counts
+                continue
+            self.take(key)
+            if event.is_step_skipped:
+                self._skip_for_dynamic_outputs(self.get_step_by_key(key))
+                self.mark_skipped(key)
+            else:
+                self.handle_event(event)
+            finished += [key] if ends else []
+        for key in list(self._in_flight):
+            self._in_flight.remove(key)
+            self._executable.append(key)
+        return finished
 
     def is_running(self, step_key: str) -> bool:
         """Return whether the step was handed out and has no success, failure or retry event yet."""
@@ -74,9 +133,10 @@ class CoreBudget(ActiveExecution):
         busy = self._busy()
         free = self._max_cores - sum(busy.values())
         ready = sorted(self._executable, key=lambda key: self._sort_key_fn(self.get_step_by_key(key)))
-        self._executable = list(
-            takewhile(lambda key: self._cores(key) <= free, (key for key in ready if key not in busy))
-        )
+        idle = [key for key in ready if key not in busy]
+        away = [key for key in idle if self._in_pod(self.get_step_by_key(key))]
+        here = (key for key in idle if key not in away)
+        self._executable = [*away, *takewhile(lambda key: self._cores(key) <= free, here)]
         self._held = [key for key in ready if key not in self._executable]
 
     def _cores(self, step_key: str) -> int:

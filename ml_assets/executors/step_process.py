@@ -52,6 +52,7 @@ class StepCommand:
         run_config: The run's configuration.
         retry_mode: The executor's; the child leaves retries to it.
         cores: Numeric threads the step may use, at least 1.
+        gpus: GPUs it may use, as CUDA names them, separated by commas; None to leave that as it is.
         thread_pools: Numeric libraries loaded before the fork.
     """
 
@@ -64,6 +65,7 @@ class StepCommand:
     run_config: Mapping[str, object]
     retry_mode: RetryMode
     cores: int
+    gpus: str | None = None
     thread_pools: ThreadpoolController
 
 
@@ -119,6 +121,10 @@ class StepProcess:
         """Ask the step to stop, as a cancelled run does; nothing happens when it has ended."""
         self._process.terminate()
 
+    def kill(self) -> None:
+        """End the step at once, without a word from it."""
+        self._process.kill()
+
     def _close(self) -> None:
         if self._reader:
             self._reader.close()
@@ -136,6 +142,8 @@ def _run_step(command: StepCommand, connection: Connection, parent_pid: int) -> 
     with capture_interrupts():
         try:
             limit_threads(command.cores, command.thread_pools)
+            if command.gpus is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = command.gpus  # noqa: TID251 - set, for CUDA and torch, not read
             _reseed()
             for event in _step_events(command):
                 connection.send_bytes(serialize_value(event).encode())

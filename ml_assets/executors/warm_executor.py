@@ -1,7 +1,10 @@
-"""A Dagster executor that gives every step its own process, forked from the run's loaded one.
+"""A Dagster executor that gives every step its own process, forked from the run's loaded one, or its own pod.
 
 The run process loads the code location once and builds the plan once; a step's process inherits both, so that
 it neither imports nor loads anything again. For the rest it behaves as Dagster's multiprocess executor does.
+
+A step that asks for a GPU, or for more than the run's worker has, becomes a pod where there is a cluster; without
+one, as on a laptop, all steps are forked. One graph and one state machine serve both.
 
 What forking asks of the run process: it must not compute. A library that has started a thread pool in it
 (libgomp after a first parallel loop) leaves its children a dead one; the executor warns when it sees threads
@@ -11,44 +14,56 @@ that a fork loses. Code at module level, and resources made while definitions lo
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from typing import Any
 
 from dagster import (
     Array,
     DagsterEvent,
-    DagsterExecutionInterruptedError,
     Executor,
+    ExecutorDefinition,
     Field,
+    Float,
     InitExecutorContext,
     Int,
     MetadataValue,
     Noneable,
+    Shape,
     String,
     executor,
 )
 from dagster._core.definitions.executor_definition import ExecutorRequirement  # noqa: TID251 not exported
-from dagster._core.errors import DagsterSubprocessError  # noqa: TID251 what multiprocess raises
 from dagster._core.events import EngineEventData  # noqa: TID251 payload of engine events
 from dagster._core.execution.context.system import (  # noqa: TID251 the executor interface's own type
     PlanOrchestrationContext,
 )
-from dagster._core.execution.plan.instance_concurrency_context import (  # noqa: TID251 claims of pool slots
-    InstanceConcurrencyContext,
-)
 from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the executor interface's own type
 from dagster._core.execution.retries import RetryMode, get_retries_config  # noqa: TID251 config of executors
 from dagster._core.execution.tags import get_tag_concurrency_limits_config  # noqa: TID251 config of executors
-from dagster._utils import get_run_crash_explanation
-from dagster_shared.error import SerializableErrorInfo
 
 from ml_assets.executors.core_budget import CoreBudget, cores_of
-from ml_assets.executors.preload import WarmState, native_pool_threads, threads_lost_by_fork, warm_up
-from ml_assets.executors.step_process import StepCommand, StepProcess
+from ml_assets.executors.event_tail import EventTail
+from ml_assets.executors.gpus import MachineGpus, require_gpus
+from ml_assets.executors.orchestration import Orchestration
+from ml_assets.executors.pod_lint import require_sound_pod
+from ml_assets.executors.pod_steps import PodSteps
+from ml_assets.executors.pods import PodRules, PodRunnerFactory, WorkerSize, demand_of
+from ml_assets.executors.preload import warm_up
+from ml_assets.executors.step_process import StepProcess
+from ml_assets.executors.weighted_pools import WeightedPools
+from ml_assets.executors.worker_size import available_cores, available_memory_mib
 
-_TICK_SECONDS = 0.1
-"""How long the run process sleeps at most before it looks for signals, retries and freed pool slots."""
+_RULES = PodRules()
+
+_PODS = {
+    "pending_seconds": (Float, _RULES.pending_seconds, "Longest that a pod may wait for its start."),
+    "queue_seconds": (Float, _RULES.queue_seconds, "The same where it only waits for a free GPU or quota."),
+    "notice_seconds": (Float, _RULES.notice_seconds, "Time of waiting after which the run's log tells why."),
+    "look_seconds": (Float, _RULES.look_seconds, "Time between two looks at the cluster."),
+    "event_seconds": (Float, _RULES.event_seconds, "Time between two looks at the run's log."),
+    "lost_seconds": (Float, _RULES.lost_seconds, "Time after its grace period at which a leaving pod is lost."),
+    "away_seconds": (Float, _RULES.away_seconds, "Longest that the cluster's API may be away."),
+    "free_starts": (Int, _RULES.free_starts, "Starts after evictions and the like that use up no retry."),
+}
 
 _CONFIG = {
     "max_concurrent": Field(
@@ -64,42 +79,39 @@ _CONFIG = {
         default_value=[],
         description="Modules the run process imports once before the first step, such as those that most steps import.",
     ),
+    "memory_mib": Field(
+        Noneable(Int),
+        default_value=None,
+        description="Memory in MiB that a forked step may ask for; a step that asks for more gets a pod where there is "
+        "a cluster. By default the limit of this process's container, or the machine's memory.",
+    ),
+    "gpus": Field(
+        Noneable(Array(String)),
+        default_value=None,
+        description="GPUs of this machine as CUDA names them, in order, such as ['0', '1']. Steps that ask for GPUs "
+        "share them where there is no cluster; with too few, a step runs on the CPU or its run is refused.",
+    ),
+    "pods": Field(
+        Shape(
+            {name: Field(kind, default_value=value, description=text) for name, (kind, value, text) in _PODS.items()}
+        ),
+        description="Times in seconds, and counts, for steps in pods.",
+    ),
 }
 
 
-@executor(
-    name="warm",
-    config_schema=_CONFIG,
-    requirements=[ExecutorRequirement.NON_EPHEMERAL_INSTANCE, ExecutorRequirement.PERSISTENT_OUTPUTS],
-)
-def warm_executor(init_context: InitExecutorContext) -> "WarmExecutor":
-    """Run each step in a process forked from the run process, within a budget of cores.
-
-    An op tag `ml_assets/cores` gives a step more than one core; its BLAS, OpenMP and Arrow threads follow.
-    """
-    config: Mapping[str, Any] = init_context.executor_config
-    return WarmExecutor(
-        max_cores=config["max_concurrent"] or _available_cores(),
-        retries=RetryMode(next(iter(config["retries"]))),
-        tag_concurrency_limits=config.get("tag_concurrency_limits") or [],
-        preload=config["preload"],
-    )
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class WarmExecutor(Executor):
-    """Carries a run's plan out in forked processes.
+    """Carries a run's plan out in forked processes, and in pods.
 
     Args:
         max_cores: Cores the running steps share, at least 1.
         retries: Whether steps are retried.
         tag_concurrency_limits: Limits per step tag, in Dagster's form.
         preload: Modules imported before the first fork.
+        memory_mib: Memory in MiB that a forked step may ask for; None for no bound.
+        gpus: GPUs of this machine as CUDA names them; None when nobody looked for any, which counts as none.
+        open_cluster: Opens the cluster for pods; None: all steps are forked.
+        rules: Times and limits of pods.
     """
 
     def __init__(
@@ -109,11 +121,19 @@ class WarmExecutor(Executor):
         retries: RetryMode,
         tag_concurrency_limits: list[dict[str, Any]],
         preload: Sequence[str],
+        memory_mib: int | None = None,
+        gpus: Sequence[str] | None = None,
+        open_cluster: PodRunnerFactory | None = None,
+        rules: PodRules = _RULES,
     ) -> None:
         self._max_cores = max_cores
         self._retries = retries
         self._tag_concurrency_limits = tag_concurrency_limits
         self._preload = tuple(preload)
+        self._worker = WorkerSize(cores=max_cores, memory_mib=memory_mib)
+        self._gpus = gpus
+        self._open_cluster = open_cluster
+        self._rules = rules
 
     @property
     def retries(self) -> RetryMode:
@@ -121,16 +141,23 @@ class WarmExecutor(Executor):
         return self._retries
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        """Yield the events of the run, forking a process for each step that may start.
+        """Yield the events of the run, forking a process for each step that may start or starting a pod for it.
 
         Raises:
-            MlAssetsError: If a preload module is missing or a cores tag is no number.
+            MlAssetsError: If a preload module is missing, a tag of a step is no number, a step cannot run without GPUs
+                that this machine does not have, or its pod would never start.
             DagsterSubprocessError: If a step's process crashed or failed outside its step.
             DagsterExecutionInterruptedError: If the run was cancelled.
         """
         started = time.perf_counter()
         for step in execution_plan.steps:
             cores_of(step.key, step.tags, self._max_cores)
+            demand_of(step.key, step.tags)
+            if self._wants_pod(step):
+                require_sound_pod(step.key, step.tags)
+        here = None if self._open_cluster is not None else len(self._gpus or ())
+        if here is not None:
+            require_gpus(((step.key, step.tags) for step in execution_plan.steps), here)
         warm = warm_up(self._preload)
         yield DagsterEvent.engine_event(
             plan_context,
@@ -145,19 +172,26 @@ class WarmExecutor(Executor):
             ),
         )
         processes: dict[str, StepProcess] = {}
+        in_pods: dict[str, Any] = {}
         with (
             warm.thread_pools.limit(limits=1),  # inherited, so that a step of one core need not set anything
-            InstanceConcurrencyContext(plan_context.instance, plan_context.dagster_run) as claims,
+            WeightedPools(
+                plan_context.instance,
+                plan_context.dagster_run,
+                tags_of=lambda key: execution_plan.get_step_by_key(key).tags,
+                gpus=here,
+            ) as claims,
             CoreBudget(
                 execution_plan,
                 max_cores=self._max_cores,
-                busy=lambda: {key: process.cores for key, process in processes.items()},
+                busy=lambda: {key: p.cores for key, p in processes.items()} | dict.fromkeys(in_pods, 0),
+                in_pod=self._wants_pod,
                 retry_mode=self._retries,
                 tag_concurrency_limits=self._tag_concurrency_limits,
                 instance_concurrency_context=claims,
             ) as active,
         ):
-            yield from _Orchestration(
+            yield from Orchestration(
                 executor=self,
                 context=plan_context,
                 plan=execution_plan,
@@ -165,6 +199,9 @@ class WarmExecutor(Executor):
                 warm=warm,
                 max_cores=self._max_cores,
                 processes=processes,
+                pods=self._pods(plan_context, active, in_pods),
+                wants_pod=self._wants_pod,
+                gpus=None if here is None else MachineGpus(ids=self._gpus, held=claims.devices),
             ).events()
         yield DagsterEvent.engine_event(
             plan_context,
@@ -172,145 +209,55 @@ class WarmExecutor(Executor):
             EngineEventData.multiprocess(os.getpid()),
         )
 
+    def _wants_pod(self, step: Any) -> bool:
+        return self._open_cluster is not None and self._worker.lacks(demand_of(step.key, step.tags)) is not None
 
-@dataclass(kw_only=True)
-class _Orchestration:
-    """One run on its way: the state machine, the processes alive, and the errors met."""
-
-    executor: WarmExecutor
-    context: PlanOrchestrationContext
-    plan: ExecutionPlan
-    active: CoreBudget
-    warm: WarmState
-    max_cores: int
-    processes: dict[str, StepProcess]
-    errors: dict[int, SerializableErrorInfo] = field(default_factory=dict)
-    stopping: bool = False
-    forked: bool = False
-
-    def events(self) -> Iterator[DagsterEvent]:
-        try:
-            while (not self.stopping and not self.active.is_complete) or self.processes:
-                yield from self._stop_if_interrupted()
-                if not self.stopping:
-                    yield from self._start_steps()
-                self._wait()
-                for process in list(self.processes.values()):
-                    yield from self._advance(process)
-                yield from self.active.plan_events_iterator(self.context)
-        finally:  # empty unless an error or a closed generator ends the run early
-            for process in self.processes.values():
-                process.interrupt()
-        yield from self._conclude()
-
-    def _stop_if_interrupted(self) -> Iterator[DagsterEvent]:
-        if not self.active.check_for_interrupts():
-            return
-        yield DagsterEvent.engine_event(
-            self.context,
-            "Received a termination signal: forwarding it to the processes of the running steps",
-            EngineEventData.interrupted(list(self.processes)),
-        )
-        self.stopping = True
-        self.active.mark_interrupted()
-        for process in self.processes.values():
-            process.interrupt()
-
-    def _start_steps(self) -> Iterator[DagsterEvent]:
-        while step := self.active.next_step():
-            cores = cores_of(step.key, step.tags, self.max_cores)
-            # the definition is cached on the job; asking for it here keeps it the newest entry for the child
-            self.context.job.get_definition()
-            yield DagsterEvent.step_worker_starting(
-                self.context.for_step(step), f'Forking a process for "{step.key}".', metadata={}
-            )
-            self.processes[step.key] = StepProcess(
-                StepCommand(
-                    instance_ref=self.context.instance.get_ref(),
-                    dagster_run=self.context.dagster_run,
-                    job=self.context.job,
-                    plan=self.plan,
-                    step_key=step.key,
-                    known_state=self.active.get_known_state(),
-                    run_config=self.context.run_config,
-                    retry_mode=self.executor.retries,
-                    cores=cores,
-                    thread_pools=self.warm.thread_pools,
-                )
-            )
-            if not self.forked:
-                self.forked = True
-                yield from self._warn_of_threads()
-        yield from self.active.concurrency_event_iterator(self.context)
-
-    def _warn_of_threads(self) -> Iterator[DagsterEvent]:
-        lost, native = threads_lost_by_fork(), native_pool_threads()
-        if not lost and not native:
-            return
-        yield DagsterEvent.engine_event(
-            self.context,
-            f"The run process has threads that its steps do not inherit: {len(lost)} of Python "
-            f"({', '.join(lost[:5]) or 'none'}) and {native or 0} of native libraries; expected none. A step "
-            "may hang in a library whose threads these were. Start threads and compute inside assets and "
-            "resources, not while modules are imported.",
-            EngineEventData(metadata={"threads": MetadataValue.text(", ".join(lost))}),
+    def _pods(self, context: PlanOrchestrationContext, active: CoreBudget, in_pods: dict[str, Any]) -> PodSteps | None:
+        open_cluster = self._open_cluster
+        if open_cluster is None:
+            return None
+        return PodSteps(
+            executor=self,
+            context=context,
+            active=active,
+            worker=self._worker,
+            open_cluster=lambda: open_cluster(context.instance, context.dagster_run),
+            rules=self._rules,
+            tail=EventTail(context.instance, context.run_id),
+            pods=in_pods,
         )
 
-    def _wait(self) -> None:
-        if self.processes:
-            wait([item for process in self.processes.values() for item in process.waitables], _TICK_SECONDS)
-        elif not self.active.is_complete:  # a retry or a pool slot is awaited
-            time.sleep(_TICK_SECONDS)
 
-    def _advance(self, process: StepProcess) -> Iterator[DagsterEvent]:
-        """Pass on what the process sent, and account for it when it has ended."""
-        exit_code = process.exit_code  # before reading: nothing is sent after the end
-        for message in process.messages():
-            if isinstance(message, SerializableErrorInfo):
-                self.errors[process.pid] = message
-                continue
-            yield message
-            self.active.handle_event(message)
-        if exit_code is None:
-            return
-        del self.processes[process.step_key]
-        if not process.finished:
-            yield from self._report_crash(process, exit_code)
-        elif not self.stopping and self.active.is_running(process.step_key) and process.pid in self.errors:
-            # the step never began, as when a resource did not start; like a crash, that may be retried
-            yield from self._fail_or_retry(process, self.errors.pop(process.pid))
-        self.active.verify_complete(self.context, process.step_key)
+def build_executor(open_cluster: PodRunnerFactory | None = None) -> ExecutorDefinition:
+    """Return the executor that forks steps from the run process, and gives those pods that do not fit there.
 
-    def _report_crash(self, process: StepProcess, exit_code: int) -> Iterator[DagsterEvent]:
-        explanation = get_run_crash_explanation(f"The process of step {process.step_key}", exit_code)
-        error = SerializableErrorInfo(message=explanation, stack=[], cls_name="StepProcessCrash")
-        step = self.active.get_step_by_key(process.step_key)
-        yield DagsterEvent.engine_event(self.context.for_step(step), explanation, EngineEventData.engine_error(error))
-        if self.active.is_running(process.step_key):
-            yield from self._fail_or_retry(process, error)
-        else:  # it died after its last step event
-            self.errors[process.pid] = error
+    Op tags say what a step asks for (`ml_assets/cores`, `ml_assets/memory_mib`, `ml_assets/gpus`, …); the BLAS, OpenMP
+    and Arrow threads of a step follow its cores.
 
-    def _fail_or_retry(self, process: StepProcess, error: SerializableErrorInfo) -> Iterator[DagsterEvent]:
-        step = self.active.get_step_by_key(process.step_key)
-        event = self.executor.log_failure_or_retry_event_after_error(
-            self.context.for_step(step), error, self.active.get_known_state()
+    Args:
+        open_cluster: Opens the cluster for pods; None: all steps are forked.
+    """
+
+    @executor(
+        name="warm",
+        config_schema=_CONFIG,
+        requirements=[ExecutorRequirement.NON_EPHEMERAL_INSTANCE, ExecutorRequirement.PERSISTENT_OUTPUTS],
+    )
+    def warm(init_context: InitExecutorContext) -> WarmExecutor:
+        config: Mapping[str, Any] = init_context.executor_config
+        return WarmExecutor(
+            max_cores=config["max_concurrent"] or available_cores(),
+            retries=RetryMode(next(iter(config["retries"]))),
+            tag_concurrency_limits=config.get("tag_concurrency_limits") or [],
+            preload=config["preload"],
+            memory_mib=config["memory_mib"] or available_memory_mib(),
+            gpus=config["gpus"],
+            open_cluster=open_cluster,
+            rules=PodRules(**config["pods"]),
         )
-        self.active.handle_event(event)
-        if event.is_step_failure:
-            self.errors[process.pid] = error
-        yield event
 
-    def _conclude(self) -> Iterator[DagsterEvent]:
-        interrupts = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
-        if self.stopping and all(error.cls_name in interrupts for error in self.errors.values()):
-            yield DagsterEvent.engine_event(
-                self.context, "All processes of running steps have ended", EngineEventData()
-            )
-            raise DagsterExecutionInterruptedError
-        if self.errors:
-            listing = "\n".join(f"In process {pid}: {e.to_string()}" for pid, e in self.errors.items())
-            raise DagsterSubprocessError(
-                f"Errors occurred in processes of steps:\n{listing}",
-                subprocess_error_infos=list(self.errors.values()),
-            )
+    return warm
+
+
+warm_executor = build_executor()
+"""The executor of one machine: every step is forked."""

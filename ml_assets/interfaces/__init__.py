@@ -1,6 +1,17 @@
 """What ml_assets needs from the world, as Protocols over frozen values; `resources` implements them."""
 
 from ml_assets.interfaces.alerts import Alert, AlertStore, Notifier, RaisedAlert
+from ml_assets.interfaces.checkpoints import Checkpoint, CheckpointStore
+from ml_assets.interfaces.compute import (
+    Ageing,
+    ComputeProfile,
+    ComputeRules,
+    Machine,
+    OverBudget,
+    SpotOffer,
+    StepResources,
+    TeamShare,
+)
 from ml_assets.interfaces.data import (
     DataStore,
     Expectation,
@@ -40,6 +51,7 @@ from ml_assets.interfaces.models import (
     ServingCheck,
     ServingLimits,
     ServingReport,
+    TrialRun,
 )
 from ml_assets.interfaces.names import (
     AssetPath,
@@ -57,19 +69,36 @@ from ml_assets.interfaces.policy import (
     SettingKind,
     SettingValue,
 )
+from ml_assets.interfaces.studies import (
+    Direction,
+    Parameter,
+    PrunedTrial,
+    Studies,
+    Study,
+    StudyPlan,
+    Trial,
+    TrialResult,
+    TrialState,
+)
 
 __all__ = [
     "NO_HASH",
+    "Ageing",
     "Alert",
     "AlertStore",
     "AssetPath",
     "Batch",
     "ChainHead",
     "ChainProblem",
+    "Checkpoint",
+    "CheckpointStore",
+    "ComputeProfile",
+    "ComputeRules",
     "DataStore",
     "DatasetInput",
     "Decision",
     "DecisionOutcome",
+    "Direction",
     "DossierStore",
     "EffectivePolicy",
     "Event",
@@ -84,13 +113,17 @@ __all__ = [
     "LedgerView",
     "Level",
     "LoggedModel",
+    "Machine",
     "ModelRegistry",
     "ModelRun",
     "ModelVersion",
     "Notifier",
+    "OverBudget",
+    "Parameter",
     "Person",
     "PipelinePath",
     "PolicySource",
+    "PrunedTrial",
     "PublicKey",
     "RaisedAlert",
     "Receipt",
@@ -104,7 +137,17 @@ __all__ = [
     "SettingKind",
     "SettingValue",
     "Severity",
+    "SpotOffer",
+    "StepResources",
     "StoredPartition",
+    "Studies",
+    "Study",
+    "StudyPlan",
+    "TeamShare",
+    "Trial",
+    "TrialResult",
+    "TrialRun",
+    "TrialState",
     "Validator",
     "Verdict",
 ]

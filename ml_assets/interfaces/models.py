@@ -42,6 +42,7 @@ class ModelRun:
         tags: Code version, data versions, partition, Dagster run, team and so on.
         inputs: Data sets used.
         trusted_types: Fully qualified types that loading may construct beside the library's own list.
+        run_id: A run that was started for it; empty for a new one.
     """
 
     experiment: str
@@ -54,6 +55,32 @@ class ModelRun:
     tags: Mapping[str, str]
     inputs: Sequence[DatasetInput] = ()
     trusted_types: Sequence[str] = ()
+    run_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRun:
+    """Everything the registry records of one trial of a search.
+
+    Attributes:
+        number: From 0; a search has each number once.
+        name: Run name, such as "trial 7".
+        state: "completed", "pruned" or "failed".
+        params: Flat parameters.
+        metrics: Flat metrics; empty for a failed trial.
+        reports: Step → value on the way.
+        tags: Such as the reason of a failure.
+        seconds: How long it took.
+    """
+
+    number: int
+    name: str
+    state: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    reports: Mapping[int, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +115,22 @@ class ModelRegistry(Protocol):
 
     def log_model(self, run: ModelRun) -> LoggedModel:
         """Record one run with its model; the model is written without pickle."""
+        ...
+
+    def start_run(self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "") -> str:
+        """Return the id of a run that goes on: of `continues` while that does, else of a new one."""
+        ...
+
+    def fail_run(self, run_id: str) -> None:
+        """End a run that was started, as failed; raises RegistryError when there is none."""
+        ...
+
+    def log_trials(self, run_id: str, trials: Sequence[TrialRun]) -> None:
+        """Record trials as runs nested in a run; a number that is there whole stays as it is.
+
+        Raises:
+            RegistryError: If a metric is not a finite number, or there is no such run.
+        """
         ...
 
     def log_results(self, run_id: str, *, metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:

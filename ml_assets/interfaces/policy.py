@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from ml_assets.errors import PolicyError
+from ml_assets.interfaces.compute import ComputeRules
 from ml_assets.interfaces.names import PipelinePath, Severity
 
 SettingKind = Literal["floor", "ceiling", "allowed", "required", "flag"]
@@ -152,4 +153,12 @@ class PolicySource(Protocol):
 
     def people(self) -> Mapping[str, Person]:
         """Read who may decide, by name; raises PolicyError as `effective` does."""
+        ...
+
+    def compute(self) -> ComputeRules:
+        """Read what holds of compute profiles and of sharing; without such rules there are no profiles and no limits.
+
+        Raises:
+            PolicyError: If the rules cannot be read or are wrong; every problem is told at once.
+        """
         ...

@@ -49,7 +49,7 @@ def check_tree(tree: PolicyTree, now: datetime, pipelines: Sequence[PipelinePath
     instants = [now, *turning_points(tree, now)]
     # Past instants too: what was decided then is looked at again by the policy of its time.
     past = [instant for instant in turning_points(tree, datetime.min.replace(tzinfo=UTC)) if instant < now]
-    problems = [*tree.problems, *_loosenings_at(tree.files, [*instants, *past])]
+    problems = [*tree.problems, *tree.compute_problems, *_loosenings_at(tree.files, [*instants, *past])]
     return TreeCheck(
         problems=tuple(sorted(set(problems), key=lambda p: (p.file, p.line, p.field, p.found))),
         warnings=(*_ending_soon(tree, now), *([] if pipelines is None else _for_nobody(tree.files, pipelines))),

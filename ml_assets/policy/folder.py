@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.errors import PolicyError, Problem, SpecError
-from ml_assets.interfaces import Level, Person
+from ml_assets.interfaces import ComputeRules, Level, Person
+from ml_assets.policy.compute_file import read_compute
+from ml_assets.policy.merge import all_at_once
 from ml_assets.policy.people import read_people, told_apart
 from ml_assets.policy.reading import read_policy_file
 from ml_assets.policy.schema import name_problem
@@ -17,10 +19,13 @@ from ml_assets.yaml_positions import MAX_BYTES, PositionedYaml, load_yaml
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-ORGANIZATION, PEOPLE = "organization.yaml", "people.yaml"
+ORGANIZATION, PEOPLE, COMPUTE = "organization.yaml", "people.yaml", "compute.yaml"
 FOLDERS: Mapping[str, Level] = {"domains": "domain", "teams": "team", "pipelines": "pipeline"}
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
-LAYOUT = "organization.yaml, people.yaml, domains/<domain>.yaml, teams/<team>.yaml or pipelines/<team>/<pipeline>.yaml"
+LAYOUT = (
+    "organization.yaml, people.yaml, compute.yaml, domains/<domain>.yaml, teams/<team>.yaml or "
+    "pipelines/<team>/<pipeline>.yaml"
+)
 _FOR_READERS = (".md", "CODEOWNERS", "LICENSE")
 """What a policy repository holds beside its policies; passed over."""
 
@@ -65,19 +70,59 @@ def read_tree(
     problems: list[Problem] = []
     files: list[PolicyFile] = []
     people: list[Person] = []
+    compute, compute_problems = ComputeRules(), list[Problem]()
     documents = list(_documents(url, storage_options or {}, (shown_as or url).rstrip("/"), problems))
     for parts, document in documents:
         if document is None:
             continue
         if parts == (PEOPLE,):
             people += read_people(document, problems)
+        elif parts == (COMPUTE,):
+            compute = read_compute(document, compute_problems)
         else:
             files.append(read_policy_file(document, *_place(parts), problems))
     people += _trial_people(trial_people, problems)
     domains = sorted(_place(parts)[1][0] for parts, _ in documents if parts[0] == "domains")
     problems += _unknown_domains(files, domains)
     by_name = told_apart(people, problems)
-    return PolicyTree(files=tuple(files), people=by_name, problems=tuple(problems), n_files=len(documents))
+    return PolicyTree(
+        files=tuple(files),
+        people=by_name,
+        problems=tuple(problems),
+        compute=compute,
+        compute_problems=tuple(compute_problems),
+        n_files=len(documents),
+    )
+
+
+def read_compute_rules(
+    url: str, *, storage_options: Mapping[str, Any] | None = None, shown_as: str | None = None
+) -> ComputeRules:
+    """Read the rules of compute alone, now; without their file there are none.
+
+    Args:
+        url: The policy folder, or a URL such as "s3://bucket/policies".
+        storage_options: Arguments for the fsspec file system; never shown.
+        shown_as: What stands for `url` in paths for readers; `url` itself when None.
+
+    Raises:
+        PolicyError: If the file cannot be read or is wrong; every problem is told at once.
+    """
+    problems: list[Problem] = []
+    shown = f"{(shown_as or url).rstrip('/')}/{COMPUTE}"
+    try:
+        system, root = _open(url, storage_options or {})
+        file = f"{root.rstrip('/')}/{COMPUTE}"
+        content = _bytes_of(system, file) if system.exists(file) else None
+    except (OSError, ImportError, ValueError) as error:
+        raise PolicyError(f"The rules of compute in {shown} cannot be read: {error}") from error
+    if content is None:
+        return ComputeRules()
+    document = _parsed(shown, content, problems)
+    rules = ComputeRules() if document is None else read_compute(document, problems)
+    if problems:
+        raise all_at_once(problems)
+    return rules
 
 
 def _documents(
@@ -87,7 +132,7 @@ def _documents(
     try:
         system, root = _open(url, options)
         found = sorted(_walk(system, root, (), shown, problems), key=lambda file: file.parts)
-        contents = [(file, _bytes_of(system, file)) for file in found if _is_wanted(file, problems)]
+        contents = [(file, _bytes_of(system, file.path)) for file in found if _is_wanted(file, problems)]
     except FileNotFoundError as error:
         raise PolicyError(
             f"The policy folder {shown} does not exist, or changed while it was read: {error}. "
@@ -162,8 +207,8 @@ def _stray_file(file: _Found) -> Problem | None:
         # Passing it over would leave its settings out without a word.
         hint = f"rename it to {file.shown.removesuffix('.yml')}.yaml"
         return _whole_file(file.shown, "the suffix .yml", "the suffix .yaml", hint)
-    if not folders and name not in {ORGANIZATION, PEOPLE}:
-        hint = wording.did_you_mean(name, (ORGANIZATION, PEOPLE))
+    if not folders and name not in {ORGANIZATION, PEOPLE, COMPUTE}:
+        hint = wording.did_you_mean(name, (ORGANIZATION, PEOPLE, COMPUTE))
         return _whole_file(file.shown, "an unknown file", LAYOUT, hint or _elsewhere(name))
     if not name.endswith(".yaml"):
         return _whole_file(file.shown, "an unknown file", LAYOUT, _elsewhere(name))
@@ -203,8 +248,8 @@ def _place(parts: tuple[str, ...]) -> tuple[Level, tuple[str, ...]]:
     return FOLDERS[folders[0]], (*folders[1:], name.removesuffix(".yaml"))
 
 
-def _bytes_of(system: "AbstractFileSystem", file: _Found) -> bytes:
-    content = system.cat_file(file.path)
+def _bytes_of(system: "AbstractFileSystem", path: str) -> bytes:
+    content = system.cat_file(path)
     return content.encode() if isinstance(content, str) else content
 
 

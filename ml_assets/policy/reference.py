@@ -32,6 +32,7 @@ The files of a policy tree and every setting, made from the code that reads them
 | `teams/<team>.yaml` | team | the team's pipelines |
 | `pipelines/<team>/<pipeline>.yaml` | pipeline | one pipeline |
 | `people.yaml` | | who may decide |
+| `compute.yaml` | | [what steps may use, and what it costs](compute.md) |
 
 Names are lower-case letters, digits and underscores. Hidden files, `*.md`, `CODEOWNERS` and `LICENSE` are passed over;
 any other file or folder is a problem, so that nothing is overlooked."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ml_assets.errors import Problem
-from ml_assets.interfaces import Level, Person, PipelinePath, Setting
+from ml_assets.interfaces import ComputeRules, Level, Person, PipelinePath, Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +65,16 @@ class PolicyTree:
         files: The policy files that could be read, in any order.
         people: Who may decide, by name.
         problems: What is wrong in the files; while there is one, nothing of the tree counts.
-        n_files: Files that were read, with the one of the people.
+        compute: What the file of compute says.
+        compute_problems: What is wrong in it; that stops what needs it, and no decision.
+        n_files: Files that were read, with those of the people and of compute.
     """
 
     files: tuple[PolicyFile, ...] = ()
     people: Mapping[str, Person] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    compute: ComputeRules = field(default_factory=ComputeRules)
+    compute_problems: tuple[Problem, ...] = ()
     n_files: int = 0
 
     def entries(self) -> Iterator[Entry]:

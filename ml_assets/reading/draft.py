@@ -79,7 +79,7 @@ def _model(model: Any, data: dict[str, Any], path: YamlPath, broken: frozenset[Y
 def _value(kind: Any, data: Any, path: YamlPath, broken: frozenset[YamlPath]) -> Any:
     """Return a field's value; a broken entry becomes an empty model or None, so that names and order stay."""
     plain = _plain(kind, data)
-    if isinstance(plain, type) and issubclass(plain, SpecModel) and isinstance(data, dict):
+    if _is_model(plain) and isinstance(data, dict):
         return _model(plain, data, path, broken)
     origin, arguments = get_origin(plain), get_args(plain)
     if origin is dict and isinstance(data, dict):
@@ -93,7 +93,11 @@ def _entry(kind: Any, data: Any, path: YamlPath, broken: frozenset[YamlPath]) ->
     if path not in broken:
         return _value(kind, data, path, broken)
     plain = _plain(kind, data)
-    return plain.model_construct() if isinstance(plain, type) and issubclass(plain, SpecModel) else None
+    return plain.model_construct() if _is_model(plain) else None
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, SpecModel)
 
 
 def _plain(kind: Any, data: Any) -> Any:
@@ -104,5 +108,5 @@ def _plain(kind: Any, data: Any) -> Any:
     if get_origin(kind) in {dict, tuple} or not options:
         return kind
     wanted = {list: tuple, dict: dict}.get(type(data))
-    fitting = [o for o in options if get_origin(o) is wanted or (wanted is dict and isinstance(o, type))]
+    fitting = [o for o in options if get_origin(o) is wanted or (wanted is dict and _is_model(o))]
     return fitting[0] if wanted and fitting else kind

@@ -15,6 +15,7 @@ from ml_assets.reading.class_source import (
     ancestors,
     find_class,
 )
+from ml_assets.trainers.libraries import install_hint
 
 Kind = Literal["classifier", "regressor", "neither", "unknown"]
 
@@ -73,7 +74,8 @@ def _absent(error: AbsentError, path: str) -> EstimatorNotFoundError:
     short = error.name.rpartition(".")[2]
     near = wording.closest(short, error.options)
     if near is None:
-        return EstimatorNotFoundError(f"there is no {error.what} {wording.quoted(error.name)}")
+        hint = install_hint(error.name) if error.what == "module" else ""
+        return EstimatorNotFoundError(f"there is no {error.what} {wording.quoted(error.name)}", hint=hint)
     meant = error.name.removesuffix(short) + near + path[len(error.name) :]
     return EstimatorNotFoundError(
         f"there is no {error.what} {wording.quoted(error.name)}", hint=f"did you mean {meant!r}?"

@@ -1,14 +1,15 @@
 """Reads a pipeline's description and checks all of it, so that each mistake is told on load."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ml_assets.compute import settled
 from ml_assets.errors import Problem, SpecError
 from ml_assets.features.module import FeatureModule
-from ml_assets.interfaces import Expectation
+from ml_assets.interfaces import Expectation, StepResources
 from ml_assets.reading import wording
 from ml_assets.reading.columns import columns_of
 from ml_assets.reading.draft import Draft
@@ -22,7 +23,9 @@ from ml_assets.reading.period_checks import check_periods
 from ml_assets.reading.schema import COMPONENT, COMPONENT_PATTERN, TOP_LEVEL
 from ml_assets.reading.source_checks import check_source
 from ml_assets.reading.structure import read_attributes
+from ml_assets.reading.train_functions import read_train_functions
 from ml_assets.spec.pipeline import PipelineSpec
+from ml_assets.trainers.functions import TrainFunction
 from ml_assets.yaml_positions import PositionedYaml, YamlPath, load_yaml
 
 _ATTRIBUTES = "attributes"
@@ -41,6 +44,9 @@ class LoadedPipeline:
         raw_data_expectations: What must hold of arrived rows, from the file itself or a file it names.
         features_expectations: What must hold of the feature table, from the same places.
         used_columns: Source and side-table columns that it needs at all.
+        compute: Variant → what its training step gets. As read here, profiles count for nothing; `with_compute`
+            looks them up.
+        train_functions: Variant → the team's own function that trains it, of those that have one.
         line: Gives the 1-based line of a field's path, such as ("label", "column"); 0 for one made in Python.
     """
 
@@ -52,6 +58,8 @@ class LoadedPipeline:
     raw_data_expectations: tuple[Expectation, ...]
     features_expectations: tuple[Expectation, ...]
     used_columns: frozenset[str]
+    compute: Mapping[str, StepResources]
+    train_functions: Mapping[str, TrainFunction]
     line: Callable[[YamlPath], int] = field(repr=False, compare=False)
 
 
@@ -137,6 +145,7 @@ def _checked(draft: Draft, folder: Path, file: Path, component: str, findings: F
     check_source(draft, columns, findings)
     check_periods(draft, findings)
     check_learning(draft, findings)
+    train_functions = read_train_functions(draft, folder, findings)
     raw_data, on_features = read_expectations(draft, folder, columns, findings)
     shown = _shown(draft, features, folder)
     check_features(draft, columns, shown, findings)
@@ -153,6 +162,8 @@ def _checked(draft: Draft, folder: Path, file: Path, component: str, findings: F
         raw_data_expectations=raw_data,
         features_expectations=on_features,
         used_columns=columns.inputs_of(_named_columns(draft.spec)),
+        compute={name: settled(variant.compute) for name, variant in draft.spec.variants.items()},
+        train_functions=train_functions,
         line=findings.document.line,
     )
 

@@ -90,7 +90,8 @@ def _tidy(node: dict[str, Any], definitions: dict[str, Any]) -> None:
 
 def _describe_default(node: dict[str, Any], definitions: dict[str, Any]) -> None:
     """Write a nested default as the empty mapping that a person would write."""
-    if "$ref" in node and isinstance(node.get("default"), dict):
-        fields = definitions[node["$ref"].rpartition("/")[2]]
+    refers = [option["$ref"] for option in (node, *node.get("anyOf", ())) if "$ref" in option]
+    if refers and isinstance(node.get("default"), dict):
+        fields = definitions[refers[0].rpartition("/")[2]]
         if not fields.get("required"):
             node["default"] = {}

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 SHOWN_CHARACTERS = 60
@@ -15,6 +16,16 @@ _PATTERNS = {
     r"^(team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$": "team:name or an e-mail address",
     r"^\d{4}(-\d{2}(-\d{2})?)?$": "a year, month or day written 2013, 2013-01 or 2013-01-01",
     r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)+$": "an asset's key with slashes, such as weather/forecast/predictions",
+    r"^[a-z][a-z0-9-]{0,62}$": "a name of lower-case letters, digits and hyphens that starts with a letter "
+    "(at most 63 characters)",
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$": "a name such as nvidia-t4",
+    r"^[A-Z]{3}$": "a currency's ISO 4217 code such as EUR",
+    r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$": "the name of a Kubernetes priority class",
+    r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$": "a Kubernetes label's value",
+    r"^([a-z0-9][a-z0-9.-]{0,251}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$": "a Kubernetes label's name, "
+    "such as pool",
+    r"^(estimator|preprocessing)\.[A-Za-z_][A-Za-z0-9_]*$": "estimator.<parameter> or preprocessing.<field>, "
+    "such as estimator.max_depth",
     r"^(\d{1,6})(min|h|d|w)$": "a whole number and a unit (min, h, d or w), such as 12h",
 }
 _WORDS_FOR_TRUE, _WORDS_FOR_FALSE = frozenset({"yes", "y", "on"}), frozenset({"no", "n", "off"})
@@ -79,6 +90,18 @@ def count(number: int, noun: str) -> str:
     ('1 item', '2 items')
     """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def span(time: timedelta) -> str:
+    """Return a time span of whole minutes as the YAML writes it, in the largest unit that divides it.
+
+    >>> span(timedelta(hours=2)), span(timedelta(minutes=90))
+    ('2h', '90min')
+    """
+    for unit, length in (("d", timedelta(days=1)), ("h", timedelta(hours=1))):
+        if time % length == timedelta():
+            return f"{time // length}{unit}"
+    return f"{time / timedelta(minutes=1):g}min"
 
 
 def closest(word: str, options: Iterable[str]) -> str | None:

@@ -1,6 +1,7 @@
 """The description of a pipeline: typed, strict, and documented field by field."""
 
 from ml_assets.spec.automation import AutomationSpec, FreshnessSpec, MonitoringSpec
+from ml_assets.spec.compute import ComputeSpec, TolerationSpec
 from ml_assets.spec.data import (
     AsOfSpec,
     ColumnSpec,
@@ -15,7 +16,6 @@ from ml_assets.spec.data import (
     SourceSpec,
 )
 from ml_assets.spec.learning import (
-    ComputeSpec,
     EvaluationSpec,
     PreprocessingSpec,
     ScoringSpec,
@@ -25,6 +25,7 @@ from ml_assets.spec.learning import (
 )
 from ml_assets.spec.model import ColumnType, SpecModel, TaskType
 from ml_assets.spec.pipeline import BusinessSpec, PipelineSpec
+from ml_assets.spec.search import ParameterSpec, SearchSpec
 
 __all__ = [
     "AsOfSpec",
@@ -42,15 +43,18 @@ __all__ = [
     "GroupSpec",
     "LabelSpec",
     "MonitoringSpec",
+    "ParameterSpec",
     "PartitionsSpec",
     "PipelineSpec",
     "PreprocessingSpec",
     "ScoringSpec",
+    "SearchSpec",
     "SelectionSpec",
     "SideTableSpec",
     "SourceSpec",
     "SpecModel",
     "TaskType",
+    "TolerationSpec",
     "TrainingSpec",
     "VariantSpec",
 ]

@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ml_assets.spec.compute import ComputeChoice, ComputeSpec
 from ml_assets.spec.model import ListOf, SpecModel
+from ml_assets.spec.search import SearchSpec
 
 
 class TrainingSpec(SpecModel):
@@ -37,28 +39,23 @@ class PreprocessingSpec(SpecModel):
     """Rows below which a category counts as infrequent (one_hot)."""
 
 
-class ComputeSpec(SpecModel):
-    """What a training step may use."""
-
-    cores: Annotated[int, Field(ge=1, le=512)] = 1
-    """Processor cores; numeric libraries use as many threads."""
-    memory_gib: Annotated[float, Field(gt=0)] = 2.0
-    """Memory in GiB."""
-    gpus: Annotated[int, Field(ge=0, le=64)] = 0
-    """Graphics processors; a step that asks for any is scheduled where there are some."""
-
-
 class VariantSpec(SpecModel):
     """One way to fit a model; all variants of a pipeline compete on the validation split."""
 
     estimator: str
     """Import path of a scikit-learn compatible estimator class, such as sklearn.linear_model.LogisticRegression."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """Its constructor's arguments. random_state is set from training.seed when the class has one."""
+    """Its constructor's arguments. random_state is set from training.seed when the class has one. With `train` they
+    go to that function as they are."""
+    train: str | None = None
+    """Dotted path of a function in the team's package that trains instead of the class's own fit method, such as
+    deployments.flights.defs.arrival_delay.training.fit_network; it returns a fitted `estimator`."""
     preprocessing: PreprocessingSpec = PreprocessingSpec()
     """How columns become numbers."""
-    compute: ComputeSpec = ComputeSpec()
-    """What its training step may use."""
+    compute: ComputeChoice = ComputeSpec()
+    """What its training step may use: a profile's name, or a mapping."""
+    search: SearchSpec | None = None
+    """Search for its best parameters, by inner folds of the training split; none when absent."""
     trusted_types: Annotated[tuple[str, ...], ListOf] = ()
     """Types outside numpy and scikit-learn that a stored model of this variant may hold, by full name."""
 

@@ -13,7 +13,9 @@ def fingerprint(step: Step, variant: VariantSpec) -> dict[str, Any]:
     columns = {name: column.type for name, column in spec.source.columns.items() if name in used}
     for table, side in spec.source.side_tables.items():
         columns |= {f"{table}_{n}": c.type for n, c in side.columns.items() if f"{table}_{n}" in used}
-    return {
+    function = next((f for f in step.pipeline.train_functions.values() if f.path == variant.train), None)
+    trained = {} if function is None else {"train": f"{function.path} ({function.digest[:12]})"}
+    return trained | {
         "sources": sources,
         "columns": dict(sorted(columns.items())),
         "features": list(spec.features.columns),

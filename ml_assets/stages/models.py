@@ -1,7 +1,7 @@
 """The `models/<variant>` and `candidate` stages: fit each variant, choose the best, fit it again on all rows."""
 
 import hashlib
-import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ from ml_assets.digest import document_digest
 from ml_assets.interfaces import LoggedModel, ModelRun
 from ml_assets.metrics import METRICS
 from ml_assets.spec import VariantSpec
+from ml_assets.stages.execution import execution, execution_facts
 from ml_assets.stages.fingerprints import fingerprint
+from ml_assets.stages.fitting import Fitting, fit_for
 from ml_assets.stages.rows import Rows, load_rows
+from ml_assets.stages.search import RECORD, search_variant, tuned
 from ml_assets.stages.step import StageResult, Step
-from ml_assets.training import TRUSTED_TYPES, fit, predict, prepare
+from ml_assets.training import predict, prepare, trusted_types
 
 INPUT_EXAMPLE_ROWS = 5
 
@@ -23,15 +26,19 @@ INPUT_EXAMPLE_ROWS = 5
 def run_variant(step: Step, variant: str) -> StageResult:
     """Fit one variant on the training split and score it on the validation split."""
     references = step.read(("training_set",), step.partition)
-    columns, declared = step.spec.features.columns, step.spec.variants[variant]
-    train = load_rows(step, _split(references, "training"), columns=columns, context="training")
+    columns = step.spec.features.columns
+    training = _split(references, "training")
+    train = load_rows(step, training, columns=columns, context="training")
+    name = f"{step.time} {variant}"
+    searched = search_variant(step, variant, training, train, _tags(step))
+    declared = searched.variant
     held_out = load_rows(step, _split(references, "validation"), columns=columns, context="validation")
-    started = time.perf_counter()
-    model = fit(declared, train.frame, train.y, seed=step.spec.training.seed)
-    seconds = time.perf_counter() - started
+    fitting = fit_for(step, ("models", variant), variant, declared, train)
+    model = fitting.fitted.model
     scores = predict(model, held_out.frame, task=step.spec.label.task)
     metrics = validation_metrics(step, held_out, scores, model)
-    logged = _log(step, model, declared, train, (*train.inputs, *held_out.inputs), f"{step.time} {variant}", metrics)
+    inputs = (*train.inputs, *held_out.inputs)
+    logged = _log(step, model, declared, train, inputs, name, metrics, run_id=searched.run_id)
     document = {
         "variant": variant,
         "run_id": logged.run_id,
@@ -40,23 +47,28 @@ def run_variant(step: Step, variant: str) -> StageResult:
         "training_rows": len(train.y),
         "validation_rows": len(held_out.y),
         "prediction_digest": prediction_digest(scores),
+        "training": dict(fitting.fitted.facts),
+        **searched.document,
     }
-    return _store(step, ("models", variant), document, seconds=seconds)
+    result = _store(step, ("models", variant), document, seconds=fitting.seconds)
+    fitting.clear()
+    tables = {**result.tables, **searched.tables}
+    return replace(result, facts={**result.facts, **searched.facts}, pictures=searched.pictures, tables=tables)
 
 
 def run_candidate(step: Step) -> StageResult:
     """Choose the best variant on the validation split, and fit it again on every row of the training set."""
     variants = {name: step.read_document(("models", name), step.partition) for name in step.spec.variants}
     best = choose(step.spec.selection.metric, {n: d["validation"] for n, d in variants.items()})
-    declared, columns = step.spec.variants[best], step.spec.features.columns
+    chosen, columns = variants[best], step.spec.features.columns
+    declared = tuned(step.spec.variants[best], chosen)
     references = step.read(("training_set",), step.partition)
     rows = load_rows(step, references, columns=columns, context="training")
-    chosen = variants[best]
-    logged, seconds, digest = LoggedModel(run_id=chosen["run_id"], model_uri=chosen["model_uri"]), 0.0, ""
+    logged, digest = LoggedModel(run_id=chosen["run_id"], model_uri=chosen["model_uri"]), ""
+    fitting: Fitting | None = None
     if step.spec.training.refit:
-        started = time.perf_counter()
-        model = fit(declared, rows.frame, rows.y, seed=step.spec.training.seed)
-        seconds = time.perf_counter() - started
+        fitting = fit_for(step, ("candidate",), best, declared, rows)
+        model = fitting.fitted.model
         logged = _log(step, model, declared, rows, rows.inputs, f"{step.time} candidate", chosen["validation"])
         digest = prediction_digest(predict(model, rows.frame, task=step.spec.label.task))
     document = {
@@ -70,8 +82,12 @@ def run_candidate(step: Step) -> StageResult:
         "inputs": {i.name: i.digest for i in rows.inputs},
         "fingerprint": fingerprint(step, declared),
         "launched_by": step.launched_by,
+        "training": chosen.get("training", {}) if fitting is None else dict(fitting.fitted.facts),
     }
-    return _store(step, ("candidate",), document, seconds=seconds)
+    result = _store(step, ("candidate",), document, seconds=0.0 if fitting is None else fitting.seconds)
+    if fitting is not None:
+        fitting.clear()
+    return result
 
 
 def choose(metric: str, validation: dict[str, dict[str, Any]]) -> str:
@@ -119,8 +135,28 @@ def _split(references: Any, name: str) -> Any:
     return references.filter(pc.equal(references["split"], name))
 
 
+def _tags(step: Step) -> dict[str, str]:
+    spec = step.spec
+    return {
+        "team": spec.team,
+        "pipeline": spec.name,
+        "partition": step.partition,
+        "dagster_run_id": step.run_id,
+        "code_version": step.pipeline.features.digest,
+        "training_set_version": step.upstream[f"{'/'.join(step.asset('training_set'))} [{step.partition}]"],
+    }
+
+
 def _log(
-    step: Step, model: Any, variant: VariantSpec, rows: Rows, inputs: Any, name: str, metrics: dict[str, Any]
+    step: Step,
+    model: Any,
+    variant: VariantSpec,
+    rows: Rows,
+    inputs: Any,
+    name: str,
+    metrics: dict[str, Any],
+    *,
+    run_id: str = "",
 ) -> LoggedModel:
     spec = step.spec
     example = prepare(rows.frame.head(INPUT_EXAMPLE_ROWS))
@@ -139,23 +175,20 @@ def _log(
                 **{f"preprocessing.{k}": v for k, v in variant.preprocessing.model_dump().items()},
             },
             metrics={f"validation.{metric}": values["estimate"] for metric, values in metrics.items()},
-            tags={
-                "team": spec.team,
-                "pipeline": spec.name,
-                "partition": step.partition,
-                "dagster_run_id": step.run_id,
-                "code_version": step.pipeline.features.digest,
-                "training_set_version": step.upstream[f"{'/'.join(step.asset('training_set'))} [{step.partition}]"],
-            },
+            tags=_tags(step),
             inputs=inputs,
-            trusted_types=(*TRUSTED_TYPES, *variant.trusted_types),
+            trusted_types=trusted_types([variant]),
+            run_id=run_id,
         )
     )
 
 
 def _store(step: Step, stage: tuple[str, ...], document: dict[str, Any], *, seconds: float) -> StageResult:
-    # Run ids, addresses and launchers differ from run to run; what the model predicts does not.
-    content = {k: v for k, v in document.items() if k not in {"run_id", "model_uri", "launched_by"}}
+    # Run ids, addresses, launchers, where a training was resumed and what it ran on differ; what the model predicts
+    # does not.
+    content = {k: v for k, v in document.items() if k not in {"run_id", "model_uri", "launched_by", "training", RECORD}}
+    used = execution(step, device=document["training"].get("device", "cpu"))
+    document = document | {"compute": used}
     stored = step.services.data_store.write_document(
         step.asset(*stage), step.partition, document, data_version=document_digest(content)
     )
@@ -170,6 +203,9 @@ def _store(step: Step, stage: tuple[str, ...], document: dict[str, Any], *, seco
         "training_rows": document["training_rows"],
         "seed": step.spec.training.seed,
         f"validation_{metric}": best[metric]["estimate"],
+        **document["training"],
+        **execution_facts(used),
+        **({"notes": list(step.notes)} if step.notes else {}),
     }
     tables = {"validation": _comparison(metric, validation)} if stage == ("candidate",) else {}
     return StageResult(stored=stored, facts=facts, tables=tables)

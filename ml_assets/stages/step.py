@@ -1,5 +1,6 @@
 """One execution of one stage for one partition: what it may use, what it read, and what it gives back."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.approvals.waivers import live_waiver
+from ml_assets.compute import Device, device_of
 from ml_assets.errors import StoreError
 from ml_assets.gates import (
     EXPECTATIONS,
@@ -19,17 +21,21 @@ from ml_assets.gates import (
 from ml_assets.interfaces import (
     AlertStore,
     AssetPath,
+    CheckpointStore,
     DataStore,
     DossierStore,
     EffectivePolicy,
     Inbox,
     Ledger,
+    Machine,
     ModelRegistry,
     Notifier,
     PipelinePath,
     PolicySource,
     ServingCheck,
+    StepResources,
     StoredPartition,
+    Studies,
     Validator,
     Verdict,
 )
@@ -62,6 +68,9 @@ class Services:
     inbox: Inbox
     alerts: AlertStore
     notifier: Notifier
+    checkpoints: CheckpointStore
+    studies: Studies
+    machine: Machine = field(default_factory=Machine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +106,8 @@ class Step:
         partition: Dagster's partition key.
         run_id: Dagster run, for the record.
         launched_by: Who launched the run; empty when nobody said.
+        resources: What the step gets.
+        started: Clock of `time.perf_counter` when it began.
         upstream: Filled as upstream partitions are read: "asset [partition]" → data version.
         waivers: Filled as closed gates are passed: "asset [partition] gate" → who let it pass, until when and why.
         notes: Filled with what a reader of the result should know, a sentence each.
@@ -107,6 +118,8 @@ class Step:
     partition: str
     run_id: str
     launched_by: str = ""
+    resources: StepResources = field(default_factory=StepResources)
+    started: float = field(default_factory=time.perf_counter)
     upstream: dict[str, str] = field(default_factory=dict)
     waivers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -125,6 +138,11 @@ class Step:
     def policy(self) -> EffectivePolicy:
         """Return the policy as it is when this step first asks; one step decides by one policy."""
         return self.services.policy.effective(self.path)
+
+    @property
+    def device(self) -> Device:
+        """Return what to compute on: "cuda" when the step asks for GPUs and its machine has as many, else "cpu"."""
+        return device_of(self.resources, self.services.machine.gpus)
 
     @property
     def group(self) -> str | None:

@@ -1,25 +1,21 @@
-"""The in-memory model registry for tests, and the conformance suite of every `ModelRegistry`."""
-# ruff: noqa: D102 - the names of the tests are the sentences
+"""FakeModelRegistry, with the suite that every model registry passes."""
 
-import functools
 import hashlib
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from ml_assets.errors import RegistryError
-from ml_assets.interfaces import DatasetInput, LoggedModel, ModelRegistry, ModelRun, ModelVersion
-from ml_assets.training import prepare
+from ml_assets.interfaces import LoggedModel, ModelRun, ModelVersion, TrialRun
+from ml_assets.testing.model_registry_suite import MajorityModel, ModelRegistrySuite, small_run, small_training_data
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
+
+__all__ = ["FakeModelRegistry", "FakeRun", "MajorityModel", "ModelRegistrySuite", "small_run", "small_training_data"]
 
 TREE_TYPES = frozenset({"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"})
 
@@ -42,11 +38,15 @@ class FakeModelRegistry:
         runs: Run id to what was recorded of it, oldest first; a test may replace an entry's bytes, as someone
             with access to the files could.
         aliases: (model name, alias) to version.
+        started: Run id to name of the runs that were started and go on.
+        trials: Run id to the trials below it, by number.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, FakeRun] = {}
         self.aliases: dict[tuple[str, str], str] = {}
+        self.started: dict[str, str] = {}
+        self.trials: dict[str, dict[int, TrialRun]] = {}
         self._versions: dict[str, list[ModelVersion]] = {}
         self._run_numbers = itertools.count(1)
 
@@ -57,11 +57,38 @@ class FakeModelRegistry:
         _refuse_broken_metrics(run.metrics)
         data = skops.io.dumps(run.model)
         _refuse_untrusted(data, run.trusted_types)
-        run_id = f"run{next(self._run_numbers):04d}"
+        if run.run_id and run.run_id not in self.started:
+            raise RegistryError(f"no run {run.run_id} goes on")
+        run_id = run.run_id or f"run{next(self._run_numbers):04d}"
+        self.started.pop(run_id, None)
         self.runs[run_id] = FakeRun(
             run=run, data=data, recorded_digest=hashlib.sha256(data).hexdigest(), metrics=dict(run.metrics)
         )
         return LoggedModel(run_id=run_id, model_uri=f"models:/m-{run_id}")
+
+    def start_run(self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "") -> str:
+        """Return the id of a run that goes on."""
+        if continues in self.started:
+            return continues
+        run_id = f"run{next(self._run_numbers):04d}"
+        self.started[run_id] = name
+        self.trials[run_id] = {}
+        return run_id
+
+    def fail_run(self, run_id: str) -> None:
+        """End a run that was started."""
+        if run_id not in self.trials:
+            raise RegistryError(f"no run {run_id}")
+        self.started.pop(run_id, None)
+
+    def log_trials(self, run_id: str, trials: Sequence[TrialRun]) -> None:
+        """Record trials below a run."""
+        for trial in trials:
+            _refuse_broken_metrics({**trial.metrics, **{f"report {k}": v for k, v in trial.reports.items()}})
+        if run_id not in self.trials:
+            raise RegistryError(f"no run {run_id}")
+        for trial in trials:
+            self.trials[run_id].setdefault(trial.number, trial)
 
     def log_results(self, run_id: str, *, metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
         """Add metrics and files to a run."""
@@ -141,220 +168,6 @@ class FakeModelRegistry:
         kept = self.version(name, version)
         versions = self._versions[name]
         versions[versions.index(kept)] = replace(kept, tags={**kept.tags, **tags})
-
-
-class MajorityModel:
-    """A classifier of a type that skops does not know, for tests of trusted types."""
-
-    def fit(self, X: "pd.DataFrame", y: "np.ndarray") -> Self:
-        """Remember the more frequent class of y, an array of 0 and 1 with shape (n,)."""
-        self.class_ = int(y.mean() >= 0.5)
-        return self
-
-    def predict(self, X: "pd.DataFrame") -> "np.ndarray":
-        """Return the remembered class for each row, shape (n,)."""
-        import numpy as np
-
-        return np.full(len(X), self.class_)
-
-
-@functools.cache
-def small_training_data() -> "tuple[pd.DataFrame, np.ndarray]":
-    """Return 300 rows with numbers, a missing value, text and an integer, and a label of 0 and 1."""
-    import numpy as np
-    import pandas as pd
-
-    rng = np.random.default_rng(7)
-    X = pd.DataFrame(
-        {
-            "distance": rng.normal(1000.0, 300.0, 300),
-            "hour": rng.integers(0, 24, 300),
-            "carrier": rng.choice(["AA", "DL", "UA"], 300),
-        }
-    )
-    X.loc[::17, "distance"] = np.nan
-    return X, (X["hour"].to_numpy() + rng.normal(0.0, 4.0, 300) > 14).astype(int)
-
-
-def small_run(**changes: Any) -> ModelRun:
-    """Return a run with a fitted pipeline of encoder and boosted trees; `changes` replace its fields."""
-    X, _ = small_training_data()
-    model = changes.pop("model", None) or _fitted_pipeline()
-    output = model.predict_proba(X.head(5)) if hasattr(model, "predict_proba") else model.predict(X.head(5))
-    run = ModelRun(
-        experiment="flights/arrival_delay",
-        name="2013-02 boosted trees",
-        model=model,
-        input_example=X.head(5),
-        output_example=output,
-        params={"learning_rate": 0.1, "max_iter": 10},
-        metrics={"roc_auc": 0.75, "log_loss": 0.5},
-        tags={"partition": "2013-02", "code_version": "abc"},
-        inputs=(
-            DatasetInput(name="flights/training_set 2013-02", digest="a" * 64, context="training", url="s3://b/t"),
-        ),
-    )
-    return replace(run, **changes)
-
-
-@functools.cache
-def _fitted_pipeline() -> Any:
-    from sklearn.compose import ColumnTransformer
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import OneHotEncoder
-
-    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    columns = ColumnTransformer([("carrier", encoder, ["carrier"])], remainder="passthrough")
-    trees = HistGradientBoostingClassifier(max_iter=10, random_state=0)
-    return Pipeline([("columns", columns), ("trees", trees)]).fit(*small_training_data())
-
-
-class ModelRegistrySuite:
-    """What every `ModelRegistry` does; a subclass provides the fixture `registry`, empty for each test."""
-
-    NAME = "flights.arrival_delay"
-
-    def test_a_loaded_model_predicts_the_same_bits(self, registry: ModelRegistry) -> None:
-        run = small_run()
-        loaded = registry.load(registry.log_model(run).model_uri)
-        X, _ = small_training_data()
-        assert loaded is not run.model
-        assert loaded.predict_proba(X).tobytes() == run.model.predict_proba(X).tobytes()
-
-    def test_a_registered_model_loads_from_its_version(self, registry: ModelRegistry) -> None:
-        version = registry.register(self.NAME, registry.log_model(small_run()), tags={})
-        X, _ = small_training_data()
-        loaded = registry.load(version.model_uri)
-        assert loaded.predict_proba(X).tobytes() == _fitted_pipeline().predict_proba(X).tobytes()
-
-    def test_a_declared_type_is_stored_and_loaded(self, registry: ModelRegistry) -> None:
-        X, y = small_training_data()
-        trusted = (f"{MajorityModel.__module__}.MajorityModel",)
-        logged = registry.log_model(small_run(model=MajorityModel().fit(X, y), trusted_types=trusted))
-        assert registry.load(logged.model_uri, trusted_types=trusted).class_ == int(y.mean() >= 0.5)
-        with pytest.raises(RegistryError, match=r"MajorityModel.*trusted_types"):
-            registry.load(logged.model_uri)
-
-    def test_an_undeclared_type_is_not_stored(self, registry: ModelRegistry) -> None:
-        model = MajorityModel().fit(*small_training_data())
-        with pytest.raises(RegistryError, match=r"MajorityModel.*variants\.<name>\.trusted_types"):
-            registry.log_model(small_run(model=model))
-
-    @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_a_metric_that_is_not_finite_is_refused_by_name(self, registry: ModelRegistry, value: float) -> None:
-        with pytest.raises(RegistryError, match="roc_auc"):
-            registry.log_model(small_run(metrics={"roc_auc": value, "log_loss": 0.5}))
-        logged = registry.log_model(small_run())
-        with pytest.raises(RegistryError, match=r"test\.roc_auc"):
-            registry.log_results(logged.run_id, metrics={"test.roc_auc": value}, files={})
-
-    def test_results_can_be_added_again(self, registry: ModelRegistry) -> None:
-        logged = registry.log_model(small_run())
-        for _ in range(2):
-            registry.log_results(logged.run_id, metrics={"test.roc_auc": 0.7}, files={"evaluation/roc.png": b"\x89PNG"})
-
-    @pytest.mark.parametrize("path", ["../roc.png", "/roc.png", "evaluation/../../roc.png"])
-    def test_a_file_stays_inside_its_run(self, registry: ModelRegistry, path: str) -> None:
-        logged = registry.log_model(small_run())
-        with pytest.raises(RegistryError, match="outside the run"):
-            registry.log_results(logged.run_id, metrics={}, files={path: b""})
-
-    def test_results_need_a_run(self, registry: ModelRegistry) -> None:
-        with pytest.raises(RegistryError, match="0123456789abcdef"):
-            registry.log_results("0123456789abcdef", metrics={"test.roc_auc": 0.7}, files={})
-
-    def test_registering_twice_gives_the_same_version(self, registry: ModelRegistry) -> None:
-        logged = registry.log_model(small_run())
-        first = registry.register(self.NAME, logged, tags={"partition": "2013-02"})
-        again = registry.register(self.NAME, logged, tags={"approval": "none"})
-        assert (first.version, again.version) == ("1", "1")
-        assert first.run_id == logged.run_id
-        assert again.tags == {"partition": "2013-02", "approval": "none"}
-        assert registry.version(self.NAME, "1") == again
-
-    def test_another_run_gets_another_version(self, registry: ModelRegistry) -> None:
-        versions = [registry.register(self.NAME, registry.log_model(small_run()), tags={}) for _ in range(2)]
-        assert [version.version for version in versions] == ["1", "2"]
-
-    @pytest.mark.parametrize("name", ["flights/arrival_delay", "flights:arrival_delay", "it's", ""])
-    def test_a_name_that_cannot_be_registered_is_refused(self, registry: ModelRegistry, name: str) -> None:
-        logged = registry.log_model(small_run())
-        with pytest.raises(RegistryError, match="cannot name a registered model"):
-            registry.register(name, logged, tags={})
-
-    def test_an_alias_moves(self, registry: ModelRegistry) -> None:
-        for _ in range(2):
-            registry.register(self.NAME, registry.log_model(small_run()), tags={})
-        assert registry.version_by_alias(self.NAME, "champion") is None
-        for version in ("1", "2"):
-            registry.set_alias(self.NAME, "champion", version)
-            assert registry.version_by_alias(self.NAME, "champion") == registry.version(self.NAME, version)
-
-    def test_a_deleted_alias_is_none_and_leaves_the_others(self, registry: ModelRegistry) -> None:
-        registry.register(self.NAME, registry.log_model(small_run()), tags={})
-        for alias in ("champion", "shadow"):
-            registry.set_alias(self.NAME, alias, "1")
-        for _ in range(2):
-            registry.delete_alias(self.NAME, "shadow")
-        registry.delete_alias("nobody.knows", "shadow")
-        assert registry.version_by_alias(self.NAME, "shadow") is None
-        assert registry.version_by_alias(self.NAME, "champion") == registry.version(self.NAME, "1")
-
-    def test_tags_of_a_version_are_added_and_changed(self, registry: ModelRegistry) -> None:
-        given = {"partition": "2013-02", "approval": "awaited"}
-        registry.register(self.NAME, registry.log_model(small_run()), tags=given)
-        registry.set_version_tags(self.NAME, "1", {"approval": "given", "by": "Ada"})
-        expected = {"partition": "2013-02", "approval": "given", "by": "Ada"}
-        assert registry.version(self.NAME, "1").tags == expected
-
-    def test_the_digest_of_a_model_is_the_same_by_each_address(self, registry: ModelRegistry) -> None:
-        logged = registry.log_model(small_run())
-        version = registry.register(self.NAME, logged, tags={})
-        assert re.fullmatch("[0-9a-f]{64}", registry.digest(logged.model_uri))
-        assert registry.digest(version.model_uri) == registry.digest(logged.model_uri)
-
-    def test_a_model_loads_by_its_digest_and_by_no_other(self, registry: ModelRegistry) -> None:
-        uri = registry.log_model(small_run()).model_uri
-        digest = registry.digest(uri)
-        assert registry.load(uri, digest=digest).n_features_in_ == 3
-        for other in ("0" * 64, digest[:-1], ""):
-            with pytest.raises(RegistryError, match=f"expected SHA-256 {other}, found {digest}"):
-                registry.load(uri, digest=other)
-
-    def test_the_input_example_comes_back(self, registry: ModelRegistry) -> None:
-        import pandas as pd
-
-        X, _ = small_training_data()
-        # The first row lacks a number, and rows keep no other label than their place.
-        example = X.iloc[[17, 3, 40]].assign(ratio=[0.1 + 0.2, 1e-300, -1.0])
-        example["carrier"] = ["AA", None, "ÜA"]
-        logged = registry.log_model(small_run(input_example=example))
-        version = registry.register(self.NAME, logged, tags={})
-        for uri in (logged.model_uri, version.model_uri):
-            pd.testing.assert_frame_equal(
-                prepare(registry.example(uri)), prepare(example.reset_index(drop=True)), check_exact=True
-            )
-
-    def test_an_alias_of_an_unknown_model_is_none(self, registry: ModelRegistry) -> None:
-        assert registry.version_by_alias("nobody.knows", "champion") is None
-
-    def test_what_does_not_exist_is_an_error(self, registry: ModelRegistry) -> None:
-        registry.register(self.NAME, registry.log_model(small_run()), tags={})
-        with pytest.raises(RegistryError, match="9"):
-            registry.version(self.NAME, "9")
-        with pytest.raises(RegistryError, match="9"):
-            registry.set_alias(self.NAME, "champion", "9")
-        with pytest.raises(RegistryError, match=r"models:/m-0123"):
-            registry.load("models:/m-0123")
-        with pytest.raises(RegistryError, match="9"):
-            registry.load(f"models:/{self.NAME}/9")
-        with pytest.raises(RegistryError, match="9"):
-            registry.set_version_tags(self.NAME, "9", {"approval": "given"})
-        with pytest.raises(RegistryError, match=r"models:/m-0123"):
-            registry.digest("models:/m-0123")
-        with pytest.raises(RegistryError, match=r"models:/m-0123"):
-            registry.example("models:/m-0123")
 
 
 def _refuse_broken_metrics(metrics: Mapping[str, float]) -> None:

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from ml_assets.errors import PolicyError
-from ml_assets.interfaces import EffectivePolicy, Person, PipelinePath, PolicySource, PublicKey, Setting, SettingValue
+from ml_assets.interfaces import (
+    ComputeRules,
+    EffectivePolicy,
+    Person,
+    PipelinePath,
+    PolicySource,
+    PublicKey,
+    Setting,
+    SettingValue,
+)
 from ml_assets.policy.catalogue import CATALOGUE, as_value
 from ml_assets.policy.merge import effective, policy_digest
 from ml_assets.policy.tree import Entry, PolicyFile, PolicyTree
@@ -24,17 +33,21 @@ class FakePolicySource:
     Args:
         settings: By name: a whole setting, or only its value (severity "error").
         people: Who may decide, by name.
+        compute: Rules of compute; none when None.
     """
 
     def __init__(
-        self, settings: Mapping[str, Setting | SettingValue | list[str]], people: Mapping[str, Person] | None = None
+        self,
+        settings: Mapping[str, Setting | SettingValue | list[str]],
+        people: Mapping[str, Person] | None = None,
+        compute: ComputeRules | None = None,
     ) -> None:
         entries = tuple(
             Entry(setting=given if isinstance(given, Setting) else setting(name, given, line=line))
             for line, (name, given) in enumerate(settings.items(), start=1)
         )
         file = PolicyFile(level="organization", file="policies/test.yaml", entries=entries)
-        self._tree = PolicyTree(files=(file,), people=dict(people or {}), n_files=1)
+        self._tree = PolicyTree(files=(file,), people=dict(people or {}), compute=compute or ComputeRules(), n_files=1)
 
     def tree(self) -> PolicyTree:
         """Return the policy as a tree of one file."""
@@ -47,6 +60,10 @@ class FakePolicySource:
     def people(self) -> dict[str, Person]:
         """Return who may decide, by name."""
         return dict(self._tree.people)
+
+    def compute(self) -> ComputeRules:
+        """Return the rules of compute."""
+        return self._tree.compute
 
 
 def setting(name: str, value: SettingValue | list[str], *, line: int = 1, **changes: Any) -> Setting:
@@ -184,6 +201,9 @@ class PolicySourceSuite:
         found = make_source({}, given).people()
 
         assert {n: replace(p, file="", line=0) for n, p in found.items()} == given
+
+    def test_without_rules_of_compute_there_are_no_profiles_and_no_limits(self, make_source: MakePolicySource) -> None:
+        assert make_source({}, {}).compute() == ComputeRules()
 
     def test_there_may_be_nobody(self, make_source: MakePolicySource) -> None:
         assert make_source({}, {}).people() == {}

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ml_assets.ledger_rows import Kind
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every schema revision of this release, oldest first; kept here so that opening need not import Alembic."""
 
 VERSION_TABLE = "ledger_version"
@@ -174,3 +174,21 @@ alerts = sa.Table(
     sa.Index(None, "key", unique=True),
     sa.Index(None, "sent_at", "not_before"),
 )
+
+spend = sa.Table(
+    "spend",
+    metadata,
+    *_first_columns(),
+    *_texts("team", "pipeline", "run_id", "step_key"),
+    sa.Column("attempt", sa.Integer(), nullable=False),
+    *_texts("profile"),
+    sa.Column("cores", sa.Integer(), nullable=False),
+    sa.Column("gpus", sa.Integer(), nullable=False),
+    *(sa.Column(name, sa.Double(), nullable=False) for name in ("seconds", "price_per_hour", "amount")),
+    *_texts("currency"),
+    sa.Column("ended_at", UtcTimestamp(), nullable=False),
+    sa.Index(None, "run_id", "step_key", "attempt", unique=True),
+    sa.Index(None, "ended_at", "team"),
+    sqlite_autoincrement=True,
+)
+"""What each attempt at a step cost its team; rows are added and never changed, outside of the hash chains."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.components import TrainingPipeline
-from ml_assets.interfaces import Person, PublicKey
+from ml_assets.interfaces import ComputeRules, Person, PublicKey
 from ml_assets.reading.pipeline_file import check_pipeline
 from ml_assets.sources import LandingZone
 from ml_assets.spec import (
@@ -35,6 +35,7 @@ from ml_assets.spec import (
 )
 from ml_assets.stages.step import LAUNCHED_BY_TAG, Services
 from ml_assets.testing.alerts import FakeAlerts
+from ml_assets.testing.checkpoints import FakeCheckpoints
 from ml_assets.testing.data_store import FakeDataStore
 from ml_assets.testing.dossiers import FakeDossierStore
 from ml_assets.testing.inbox import FakeInbox
@@ -43,6 +44,7 @@ from ml_assets.testing.model_registry import FakeModelRegistry
 from ml_assets.testing.notifier import FakeNotifier
 from ml_assets.testing.policy_source import FakePolicySource
 from ml_assets.testing.serving_check import FakeServingCheck
+from ml_assets.testing.studies import FakeStudies
 from ml_assets.testing.validator import FakeValidator
 
 MONTHS = ("2024-01", "2024-02", "2024-03")
@@ -179,10 +181,12 @@ def services(landing: Path, **thresholds: float) -> Services:
         inbox=FakeInbox(),
         alerts=FakeAlerts(),
         notifier=FakeNotifier(),
+        checkpoints=FakeCheckpoints(),
+        studies=FakeStudies(),
     )
 
 
-def policy(**settings: Any) -> FakePolicySource:
+def policy(compute: ComputeRules | None = None, **settings: Any) -> FakePolicySource:
     """Return a policy for the shop: what is given, over lenient settings and without approvals of first models."""
     lenient = {
         "roc_auc.floor": 0.55,
@@ -191,7 +195,7 @@ def policy(**settings: Any) -> FakePolicySource:
         "comparison.replicates": 200,
         "material.first_model": False,
     }
-    return FakePolicySource({**lenient, **settings}, people=PEOPLE)
+    return FakePolicySource({**lenient, **settings}, people=PEOPLE, compute=compute)
 
 
 class TestSigner:
@@ -234,7 +238,7 @@ class Shop:
         (folder / "features.py").write_text(FEATURES, encoding="utf-8")
         self.world, self.instance = world, instance
         self.component = shop(**changes)
-        self.definitions = self.component.definitions(folder)
+        self.definitions = self.component.definitions(folder, world.policy.compute)
         spec = PipelineSpec(**{name: getattr(self.component, name) for name in PipelineSpec.model_fields})
         self.pipeline = check_pipeline(spec, folder)
 

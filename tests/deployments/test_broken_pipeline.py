@@ -37,7 +37,7 @@ def broken_copy(project: Path, name: str, old: str, new: str) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which team births has four broken pipelines and a broken module."""
+    """A copy of the project in which team births has five broken pipelines and a broken module."""
     folder = tmp_path_factory.mktemp("project")
     for part in PARTS:
         if (ROOT / part).is_dir():
@@ -47,6 +47,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken_copy(folder, "bad_field", "  training: {window: 3,", "  training: {windw: 3,")
     broken_copy(folder, "no_yaml", "  selection: {metric: wape}", "  selection: {metric: wape")
     broken_copy(folder, "no_type", "type: ml_assets.components.TrainingPipeline", "type: ml_assets.components.Pipline")
+    broken_copy(
+        folder,
+        "no_profile",
+        "variants:",
+        "variants:\n    dear: {estimator: sklearn.linear_model.Ridge, compute: cpu-smal}",
+    )
     defs = folder / "deployments" / "births" / "defs"
     shutil.copytree(HEALTHY, defs / "copied", ignore=shutil.ignore_patterns("__pycache__"))
     (defs / "raises.py").write_text("# plain Dagster definitions\nwards = {}['north']\n", encoding="utf-8")
@@ -85,6 +91,7 @@ def test_each_broken_pipeline_is_one_asset(assets: Mapping[str, Mapping[str, str
     assert sorted(key for found in assets.values() for key in found if key.endswith("/broken")) == [
         "births/bad_field/broken",
         "births/copied/broken",
+        "births/no_profile/broken",
         "births/no_type/broken",
         "births/no_yaml/broken",
         "births/raises/broken",
@@ -95,6 +102,7 @@ def test_each_broken_pipeline_is_one_asset(assets: Mapping[str, Mapping[str, str
     ("pipeline", "marked", "message"),
     [
         ("bad_field", "windw", "training.windw"),
+        ("no_profile", "cpu-smal", "there is no compute profile 'cpu-smal'"),
         ("copied", "name:", "expected 'copied', the name of its folder"),
         ("no_yaml", "evaluation:", "expected"),
         ("no_type", "Pipline", "ml_assets.components.Pipline"),

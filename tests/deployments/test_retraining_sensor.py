@@ -154,7 +154,7 @@ def test_a_cursor_of_another_form_only_costs_a_look() -> None:
 
 
 def history(shop: Shop) -> DagsterRuns:
-    return DagsterRuns(instance=shop.instance, pipeline=PATH, cores=cores_of(shop.pipeline.spec))
+    return DagsterRuns(instance=shop.instance, pipeline=PATH, cores=cores_of(shop.pipeline))
 
 
 def test_runs_are_found_by_their_key_with_what_became_of_them(shop: Shop) -> None:

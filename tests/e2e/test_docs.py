@@ -17,7 +17,7 @@ import yaml
 
 from ml_assets.approvals.statements import Statement
 from ml_assets.assets.decide_job import build_decide_job
-from ml_assets.cli.new import TEMPLATES
+from ml_assets.cli.team_files import TEMPLATES
 from ml_assets.components.team import load_team
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Services

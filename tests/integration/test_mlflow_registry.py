@@ -26,6 +26,7 @@ import pytest
 from ml_assets.errors import RegistryError
 from ml_assets.interfaces import DatasetInput, LoggedModel, ModelRun
 from ml_assets.testing.model_registry import MajorityModel, ModelRegistrySuite, small_run, small_training_data
+from ml_assets.testing.model_registry_suite import small_trial
 from resources.model_registry import DIGEST_TAG, QUIET_ENVIRONMENT, MlflowRegistry
 from resources.model_runs import DATA_VERSION_TAG, log_datasets
 
@@ -83,6 +84,35 @@ class TestMlflowRegistry(ModelRegistrySuite):
     @pytest.fixture
     def registry(self, registry) -> MlflowRegistry:
         return registry
+
+
+def test_trials_are_nested_and_one_that_was_left_half_written_is_completed(registry, client) -> None:
+    run_id = registry.start_run("flights/arrival_delay", "2013-02 forest", tags={"team": "flights"})
+    parent = client.get_run(run_id)
+    tags = {"mlflow.parentRunId": run_id, "ml_assets.trial": "1"}
+    half = client.create_run(parent.info.experiment_id, run_name="trial 1", tags=tags).info.run_id
+
+    trials = [small_trial(0), small_trial(1, state="pruned"), small_trial(2, state="failed", metrics={}, reports={})]
+    for _ in range(2):
+        registry.log_trials(run_id, trials)
+
+    runs = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    found = {run.data.tags["ml_assets.trial"]: run for run in runs}
+    assert len(runs) == 3
+    assert found["1"].info.run_id == half
+    assert [found[str(n)].info.status for n in range(3)] == ["FINISHED", "KILLED", "FAILED"]
+    assert found["1"].data.params["estimator.learning_rate"] == "1.1"
+    assert found["1"].data.metrics == {"log_loss": 0.5, "report": 0.5, "seconds": 1.5}
+    assert [m.value for m in client.get_metric_history(found["0"].info.run_id, "report")] == [0.7, 0.5]
+    assert found["0"].info.end_time - found["0"].info.start_time == 1500
+    assert client.get_run(run_id).info.status == "RUNNING"
+    logged = registry.log_model(small_run(run_id=run_id, tags={"partition": "2013-02"}))
+    ended = client.get_run(logged.run_id)
+    assert ended.info.status == "FINISHED"
+    assert {name: ended.data.tags[name] for name in ("team", "partition")} == {
+        "team": "flights",
+        "partition": "2013-02",
+    }
 
 
 @pytest.fixture(scope="module")

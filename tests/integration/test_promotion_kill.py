@@ -19,9 +19,11 @@ from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Services, Step
 from ml_assets.stages.trust import trusted_champion
 from ml_assets.testing.alerts import FakeAlerts
+from ml_assets.testing.checkpoints import FakeCheckpoints
 from ml_assets.testing.inbox import FakeInbox
 from ml_assets.testing.notifier import FakeNotifier
 from ml_assets.testing.serving_check import FakeServingCheck
+from ml_assets.testing.studies import FakeStudies
 from ml_assets.testing.validator import FakeValidator
 from resources.data_store import ParquetDataStore
 from resources.dossiers import DossierFiles
@@ -58,6 +60,8 @@ def real_world(folder: Path) -> Services:
         inbox=FakeInbox(),
         alerts=FakeAlerts(),
         notifier=FakeNotifier(),
+        checkpoints=FakeCheckpoints(),
+        studies=FakeStudies(),
     )
 
 

@@ -30,3 +30,8 @@ def test_a_run_that_decides_is_queued_with_its_tag_and_another_without() -> None
             assert queued is not None
             assert queued.status == dg.DagsterRunStatus.QUEUED
             assert queued.tags.get(DECIDES_TAG) == expected
+            assert {key: queued.tags[f"ml_assets/{key}"] for key in ("team", "gpus", "cores")} == {
+                "team": "flights",
+                "gpus": "0",
+                "cores": "1",
+            }

@@ -56,6 +56,9 @@ def test_a_single_partition_is_queued_with_its_batch_and_key(
         "ml_assets/batch": "b1",
         "ml_assets/launched_by": "sensor:arrivals",
         "ml_assets/pipeline": "flights/arrival_delay",
+        "ml_assets/team": "flights",
+        "ml_assets/gpus": "0",
+        "ml_assets/cores": "1",
     }
     assert run.asset_selection == {dg.AssetKey([*PATH, "raw_data"]), dg.AssetKey([*PATH, "features"])}
     origin = run.remote_job_origin

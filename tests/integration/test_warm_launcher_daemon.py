@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_representation.grpc_server_registry import GrpcServerRegistry
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 
@@ -78,6 +79,9 @@ def test_queued_runs_survive_a_killed_daemon_and_monitoring_fails_a_killed_run(h
             assert home.status(surviving) == STARTED
             home.go()
             assert home.finish(surviving) == SUCCESS
+        servers = workspace._grpc_server_registry
+    assert isinstance(servers, GrpcServerRegistry)
+    servers.wait_for_processes()
 
     assert f"(pid {pid}) is gone" in home.messages(killed)
     wait_until(lambda: claims_of(home.instance).holder(surviving) is None, "the end of the surviving run's process")

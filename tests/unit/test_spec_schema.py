@@ -20,6 +20,7 @@ FORM_CASES = (
     "values_out_of_range",
     "names_and_formats",
     "top_level",
+    "search_form",
 )
 DEPLOYED = sorted((ROOT / "deployments").glob("*/defs/*/defs.yaml"))
 

@@ -1,0 +1,155 @@
+"""A search whose work is counted: trials of ten parts each, led by processes that tests kill."""
+
+import hashlib
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_assets.interfaces import CheckpointStore, Studies, StudyPlan, Trial, TrialResult
+from ml_assets.search.leading import Search, run_search
+from ml_assets.search.processes import TellFold
+from ml_assets.search.watching import Watch, WatchedRounds
+from ml_assets.testing.studies_suite import objective, small_plan
+from resources.checkpoints import CheckpointFolder
+from resources.studies import SqlStudies
+
+FORK = multiprocessing.get_context("fork")
+PARTS = 10
+TIME_LIMIT_SECONDS = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Evaluates trials part by part, each noted in a file and saved in a checkpoint.
+
+    Attributes:
+        folder: Where the notes and checkpoints lie.
+        studies: Prunes.
+        plan: The study.
+        seconds: Of one part; with `delays` up to so many, by chance.
+        delays: Whether every process is as fast as it likes.
+    """
+
+    folder: Path
+    studies: Studies
+    plan: StudyPlan
+    seconds: float = 0.01
+    delays: bool = False
+
+    def __call__(self, trial: Trial, known: Sequence[Trial], tell_fold: TellFold) -> TrialResult:
+        """Evaluate a trial from its checkpoint on."""
+        checkpoints: CheckpointStore = CheckpointFolder(str(self.folder / "data"))
+        watch = Watch(None if self.plan.pruner == "none" else self.studies.pruning(self.plan, trial, known))
+        rounds = WatchedRounds(checkpoints.open(f"shop/returns/trial/{trial.number}"), watch)
+        found = rounds.load()
+        value = objective(dict(trial.params))
+        for part in range(1 if found is None else found[0] + 1, PARTS + 1):
+            self._work(trial.number, part)
+            if rounds.report(part, value * (1 + 1 / part)) and part < PARTS:
+                return watch.result("pruned", watch.last)
+            rounds.save(part, {"state": b"half a model"})
+        rounds.clear()
+        return watch.result("completed", value)
+
+    def _work(self, number: int, part: int) -> None:
+        time.sleep(random.SystemRandom().uniform(0, self.seconds) if self.delays else self.seconds)
+        note = os.open(self.folder / "work", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(note, f"{number} {part}\n".encode())
+        os.close(note)
+
+
+def parts_done(folder: Path) -> list[str]:
+    """Return a line for every part of a trial that was worked on, also again."""
+    file = folder / "work"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def lead(url: str, folder: Path, plan: StudyPlan, trials: int, *, slots: int = 1, **work: Any) -> None:
+    """Lead the study to its end."""
+    studies = SqlStudies(url)
+    evaluate = Work(folder=folder, studies=studies, plan=plan, **work)
+    search = Search(plan=plan, trials=trials, slots=slots, threads=1, time_limit=None, evaluate=evaluate)
+    with studies.lead(plan) as study:
+        run_search(studies, study, search)
+
+
+def shown(url: str, plan: StudyPlan) -> list[tuple[Any, ...]]:
+    """Return what must not depend on crashes and speed: number, parameters, state, value, reports and marks."""
+    with SqlStudies(url).lead(plan) as study:
+        trials = study.trials()
+    results = [(t, t.result) for t in trials if t.result is not None]
+    assert len(results) == len(trials)
+    return [(t.number, dict(t.params), t.state, r.value, dict(r.reports), dict(r.marks)) for t, r in results]
+
+
+def interrupted(
+    url: str, folder: Path, plan: StudyPlan, trials: int, *, kills: Sequence[tuple[int, str]], slots: int = 1
+) -> int:
+    """Lead a study to its end in processes of which some are killed; return how many were.
+
+    Args:
+        url: Of the ledger.
+        folder: Of the work.
+        plan: The study.
+        trials: How many.
+        kills: (parts worked on before, "leader" or "worker"), in order.
+        slots: Processes at once.
+    """
+    killed = 0
+    pending = list(kills)
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
+    while True:
+        leader = FORK.Process(target=lead, args=(url, folder, plan, trials), kwargs={"slots": slots})
+        leader.start()
+        try:
+            while leader.is_alive():
+                assert time.monotonic() < deadline, "the search did not end"
+                if pending and len(parts_done(folder)) >= pending[0][0]:
+                    victim = _worker_of(leader.pid or 0) if pending[0][1] == "worker" else leader.pid
+                    if victim is not None and _kill(victim):
+                        killed += 1
+                        pending.pop(0)
+                        if victim == leader.pid:
+                            break
+                time.sleep(0.002)
+        finally:
+            leader.kill()
+            leader.join()
+        if leader.exitcode == 0:
+            return killed
+        assert leader.exitcode == -signal.SIGKILL
+
+
+def random_kills(seed: int, trials: int, count: int = 5) -> list[tuple[int, str]]:
+    """Return points in a search at which leaders and workers are killed; of a trial's workers at most one."""
+    drawn = random.Random(seed)  # noqa: S311 - points, no secrets
+    numbers = sorted(drawn.sample(range(trials), count))
+    who = [drawn.choice(["leader", "worker"]) for _ in numbers]
+    return [(number * PARTS + drawn.randrange(1, PARTS), each) for number, each in zip(numbers, who, strict=True)]
+
+
+def plan_named(name: str, **changes: Any) -> StudyPlan:
+    """Return a plan with a name made of a word."""
+    return small_plan(name=hashlib.sha256(name.encode()).hexdigest(), **changes)
+
+
+def _worker_of(leader: int) -> int | None:
+    try:
+        children = Path(f"/proc/{leader}/task/{leader}/children").read_text(encoding="utf-8").split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(children[0]) if children else None
+
+
+def _kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True

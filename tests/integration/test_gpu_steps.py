@@ -1,0 +1,191 @@
+"""Steps that ask for GPUs, in real runs of the warm executor on a machine that is said to have some."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ml_assets.compute import GPUS_POOL, MODELS_POOL, op_tags
+from ml_assets.executors.warm_executor import warm_executor
+from ml_assets.interfaces import StepResources
+from resources.abandoned_runs import end_abandoned_runs
+from resources.dagster_home import initialise_home
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+MODULE = "tests.integration.test_gpu_steps"
+
+
+def job(directory: str, weights: list[int], gpus: list[str], options: dict[str, Any]) -> dg.JobDefinition:
+    """Build a job of steps that each ask for some GPUs and note when they ran and what they saw."""
+
+    def step(number: int, weight: int) -> dg.AssetsDefinition:
+        resources = StepResources(gpus=weight, gpu_required=options.get("required", False))
+
+        @dg.asset(name=f"step_{number}", op_tags=op_tags(resources), pool=GPUS_POOL if weight else MODELS_POOL)
+        def body() -> None:
+            started = time.monotonic()
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+            if options.get("crashes"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if options.get("holds"):
+                note(directory, "held", os.getpid())
+                time.sleep(120)
+            time.sleep(0.4)
+            note(directory, "spans", [started, time.monotonic(), seen, weight])
+
+        return body
+
+    definitions = dg.Definitions(
+        assets=[step(number, weight) for number, weight in enumerate(weights)],
+        jobs=[dg.define_asset_job("job", "*")],
+        executor=warm_executor.configured({"max_concurrent": 4, "gpus": gpus}),
+    )
+    return definitions.resolve_job_def("job")
+
+
+def note(directory: str | Path, name: str, value: Any) -> None:
+    with Path(directory, f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def notes(directory: str | Path, name: str) -> list[Any]:
+    path = Path(directory, f"{name}.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("dagster") / "home"
+    initialise_home(home)
+    return home
+
+
+@pytest.fixture
+def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+        instance.event_log_storage.delete_concurrency_limit(GPUS_POOL)
+
+
+@pytest.fixture
+def worker(home: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(weights: list[int], gpus: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        code = (
+            f"import dagster as dg, {MODULE} as tests\n"
+            f"with dg.DagsterInstance.from_config({str(home)!r}) as instance:\n"
+            f"    tests.execute(instance, {str(tmp_path)!r}, {weights!r}, {gpus!r}, {options!r})\n"
+        )
+        started.append(subprocess.Popen([sys.executable, "-c", code], cwd=ROOT))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def execute(
+    instance: dg.DagsterInstance, directory: str, weights: list[int], gpus: list[str], options: dict[str, Any]
+) -> dg.DagsterRun:
+    built = dg.build_reconstructable_job(MODULE, "job", (directory, weights, gpus, options), {}, str(ROOT))
+    with dg.execute_job(built, instance) as result:
+        return result.dagster_run
+
+
+def logged(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    return [entry.user_message for entry in instance.all_logs(run.run_id)]
+
+
+def claimed(instance: dg.DagsterInstance) -> int:
+    return len(instance.event_log_storage.get_concurrency_info(GPUS_POOL).claimed_slots)
+
+
+def test_two_runs_share_the_gpus_and_no_gpu_has_two_steps(
+    instance: dg.DagsterInstance, worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    gpus = ["0", "1", "2", "3"]
+    runs = [worker([2, 2, 2], gpus), worker([3, 3], gpus)]
+
+    assert [process.wait(120) for process in runs] == [0, 0]
+
+    spans = notes(tmp_path, "spans")
+    assert sorted(weight for *_, weight in spans) == [2, 2, 2, 3, 3]
+    for started, _, seen, weight in spans:
+        assert len(seen.split(",")) == weight
+        at_once = [other for other in spans if other[0] <= started < other[1]]
+        held = [gpu for _, _, gpus_seen, _ in at_once for gpu in gpus_seen.split(",")]
+        assert len(held) == len(set(held)), at_once
+        assert {2, 3} != {weight for *_, weight in at_once}, "2 and 3 of 4 GPUs never fit together"
+    assert claimed(instance) == 0
+
+
+def test_steps_of_one_run_wait_for_each_other(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    run = execute(instance, str(tmp_path), [1, 1, 0], ["7"], {})
+
+    assert run.is_success
+    spans = {weight: [] for weight in (0, 1)}
+    for started, ended, seen, weight in notes(tmp_path, "spans"):
+        spans[weight].append((started, ended))
+        assert seen == ("7" if weight else "")  # a step that asks for none sees none
+    (first, second) = sorted(spans[1])
+    assert first[1] <= second[0]
+    assert claimed(instance) == 0
+
+
+def test_with_too_few_gpus_a_step_runs_on_the_cpu_and_is_told_so(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    run = execute(instance, str(tmp_path), [2], ["0"], {})
+
+    assert run.is_success
+    assert [seen for _, _, seen, _ in notes(tmp_path, "spans")] == [""]
+    (told,) = [text for text in logged(instance, run) if "asks for 2 GPUs" in text]
+    assert told.startswith('Step "step_0" asks for 2 GPUs and this machine has 1 for steps: it runs on the CPU')
+
+
+def test_a_run_that_needs_gpus_is_refused_before_any_step_starts(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    run = execute(instance, str(tmp_path), [1, 0], [], {"required": True})
+
+    assert notes(tmp_path, "spans") == []
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    entries = [entry.get_dagster_event() for entry in instance.all_logs(run.run_id) if entry.is_dagster_event]
+    assert dg.DagsterEventType.STEP_WORKER_STARTING not in {event.event_type for event in entries}
+    (end,) = [event for event in entries if event.event_type == dg.DagsterEventType.RUN_FAILURE]
+    assert end.job_failure_data.error is not None
+    assert "cannot run without: step_0 (1). Nothing was started." in end.job_failure_data.error.message
+
+
+def test_a_step_that_crashes_gives_its_gpus_back(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    run = execute(instance, str(tmp_path), [2], ["0", "1"], {"crashes": True})
+
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    assert claimed(instance) == 0
+
+
+def test_a_killed_run_gives_its_gpus_back(
+    instance: dg.DagsterInstance, worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = worker([3], ["0", "1", "2"], holds=True)
+    deadline = time.monotonic() + 60
+    while not notes(tmp_path, "held"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert claimed(instance) == 3
+    process.kill()
+    process.wait()
+
+    (dead,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    assert end_abandoned_runs(instance) == [dead.run_id]
+    assert claimed(instance) == 0
+    (tmp_path / "held.jsonl").unlink()
+    assert execute(instance, str(tmp_path), [3], ["0", "1", "2"], {}).is_success

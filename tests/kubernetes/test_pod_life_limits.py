@@ -1,0 +1,213 @@
+"""How often and how long the executor tries, on a cluster that is only a script: every pod ends as the script says."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import DagsterEventType as Type
+
+from ml_assets.compute import GPUS_TAG, K8S_TAG, MEMORY_TAG, OOM_MEMORY_TAG, TIME_LIMIT_TAG
+from ml_assets.executors.pods import (
+    ClusterAwayError,
+    PodEnd,
+    PodLaunch,
+    PodLook,
+    PodPhase,
+    PodRefusedError,
+    StepDemand,
+)
+from ml_assets.executors.warm_executor import build_executor
+from resources.dagster_home import initialise_home
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Parameter `include_sources`")]
+
+ROOT = str(Path(__file__).parents[2])
+ENDED = PodLook(phase=PodPhase.ENDED, pod="pod-1", node="gpu-1")
+
+
+@dataclass
+class Script:
+    """A cluster whose pods end as `ends` says, one look each; the last one repeats."""
+
+    ends: Sequence[PodLook] = ()
+    on_start: Callable[[PodLaunch], bool] = lambda _: False
+    launches: list[PodLaunch] = field(default_factory=list)
+    jobs: set[str] = field(default_factory=set)
+    removed: list[tuple[str, bool]] = field(default_factory=list)
+    is_away: bool = False
+
+    def job_name(self, step_key: str, number: int) -> str:
+        return f"{step_key}-{number}"
+
+    def start(self, context: Any, launch: PodLaunch, demand: StepDemand) -> bool:
+        self.launches.append(launch)
+        there = launch.job in self.jobs
+        self.jobs.add(launch.job)
+        return self.on_start(launch) or there
+
+    def look(self, jobs: Sequence[str]) -> Mapping[str, PodLook]:
+        if self.is_away:
+            raise ClusterAwayError("connection refused")
+        return {job: self._look(job) for job in jobs}
+
+    def _look(self, job: str) -> PodLook:
+        if job in {removed for removed, _ in self.removed}:
+            return PodLook(phase=PodPhase.ABSENT)
+        return self.ends[min(int(job.rpartition("-")[2]), len(self.ends) - 1)]
+
+    def explain(self, job: str, look: PodLook) -> PodLook:
+        return look
+
+    def last_words(self, look: PodLook) -> str:
+        return "RuntimeError: the last line" if look.end == PodEnd.CRASHED else ""
+
+    def remove(self, job: str, *, at_once: bool = False) -> None:
+        if self.is_away:
+            raise ClusterAwayError("connection refused")
+        self.removed.append((job, at_once))
+
+
+SCRIPT = Script()
+
+
+def one_step(retries: int, tags: dict[str, str], rules: dict[str, float]) -> dg.JobDefinition:
+    """A GPU step, and a light one behind it."""
+    config = {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}
+    policy = dg.RetryPolicy(max_retries=retries) if retries else None
+
+    @dg.asset(op_tags={GPUS_TAG: "1", MEMORY_TAG: "1024", K8S_TAG: config, **tags}, retry_policy=policy)
+    def heavy() -> None: ...
+
+    @dg.asset(deps=[heavy])
+    def after() -> None: ...
+
+    quick = {"look_seconds": 0.05, "event_seconds": 0.05, "notice_seconds": 0.0, "lost_seconds": 0.1, **rules}
+    executor = build_executor(lambda instance, run: SCRIPT).configured({"max_concurrent": 1, "pods": quick})
+    definitions = dg.Definitions(assets=[heavy, after], jobs=[dg.define_asset_job("job", "*")], executor=executor)
+    return definitions.resolve_job_def("job")
+
+
+@dataclass
+class Outcome:
+    run: dg.DagsterRun
+    instance: dg.DagsterInstance
+
+    def of(self, *types: Type) -> list[dg.DagsterEvent]:
+        records = self.instance.get_records_for_run(self.run.run_id, of_type=set(types)).records
+        return [record.event_log_entry.get_dagster_event() for record in records]
+
+    @property
+    def failure(self) -> str:
+        assert self.run.status == dg.DagsterRunStatus.FAILURE
+        (event,) = self.of(Type.STEP_FAILURE)
+        return event.step_failure_data.error.message
+
+    @property
+    def told(self) -> list[str]:
+        return [event.message or "" for event in self.of(Type.ENGINE_EVENT)]
+
+
+Execute = Callable[..., Outcome]
+
+
+@pytest.fixture
+def execute(tmp_path: Path) -> Iterator[Execute]:
+    initialise_home(tmp_path / "home")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+
+        def execute(script: Script, *, retries: int = 0, tags: dict[str, str] | None = None, **rules: float) -> Outcome:
+            global SCRIPT  # noqa: PLW0603 - the job is built by name, in this process
+            SCRIPT = script
+            job = dg.build_reconstructable_job(__name__, "one_step", (retries, tags or {}, rules), {}, ROOT)
+            with dg.execute_job(job, instance) as result:
+                return Outcome(instance.get_run_by_id(result.run_id), instance)
+
+        yield execute
+
+
+def test_a_step_that_loses_its_pod_again_and_again_is_given_up(execute: Execute) -> None:
+    lost = replace(ENDED, end=PodEnd.DISRUPTED, reason="Preempted", message="by a pod of higher priority")
+    script = Script([lost])
+    outcome = execute(script, retries=1)
+    # five starts that cost nothing, then the retry, which has none left
+    assert [launch.job for launch in script.launches] == [f"heavy-{number}" for number in range(7)]
+    assert len(outcome.of(Type.STEP_UP_FOR_RETRY)) == 1
+    assert outcome.failure.startswith(
+        "Step heavy lost its pod 6 times, at last pod pod-1 on node gpu-1: Preempted: by a pod of higher priority."
+    )
+    assert sum("it starts again" in message for message in outcome.told) == 5
+
+
+def test_memory_rises_as_far_as_the_profile_allows(execute: Execute) -> None:
+    script = Script([replace(ENDED, end=PodEnd.OUT_OF_MEMORY, exit_code=137)])
+    outcome = execute(script, tags={OOM_MEMORY_TAG: "2048,1536"})
+    assert [launch.memory_mib for launch in script.launches] == [None, 1536, 2048]
+    assert "used more than its 2048 MiB of memory" in outcome.failure
+    assert "no larger size left" in outcome.failure
+
+
+def test_a_crash_is_told_with_the_last_words_of_the_pod(execute: Execute) -> None:
+    crashed = replace(ENDED, end=PodEnd.CRASHED, exit_code=139, reason="Error")
+    outcome = execute(Script([crashed]))
+    assert "pod pod-1 on node gpu-1 ended with exit code 139 (SIGSEGV)" in outcome.failure
+    assert outcome.failure.endswith("Its last lines:\nRuntimeError: the last line")
+
+
+def test_a_job_that_the_cluster_refuses_fails_its_step_in_the_clusters_words(execute: Execute) -> None:
+    def refuse(launch: PodLaunch) -> bool:
+        raise PodRefusedError("The cluster refuses Kubernetes Job heavy-0: 403 exceeded quota: jobs")
+
+    assert "403 exceeded quota: jobs" in execute(Script(on_start=refuse)).failure
+
+
+def test_an_answer_that_was_lost_makes_no_second_job(execute: Execute) -> None:
+    answers = iter([ClusterAwayError("timed out"), None])
+
+    def lose_the_first_answer(launch: PodLaunch) -> bool:
+        if error := next(answers, None):
+            raise error
+        return False
+
+    script = Script([replace(ENDED, end=PodEnd.COMPLETED)], lose_the_first_answer)
+    outcome = execute(script)
+    assert [launch.job for launch in script.launches] == ["heavy-0", "heavy-0"]
+    assert "without telling how the step ended" in outcome.failure
+    assert len(outcome.of(Type.STEP_WORKER_STARTING)) == 1
+
+
+def test_a_cluster_that_stays_away_is_given_up_and_its_steps_are_not_repeated(execute: Execute) -> None:
+    outcome = execute(Script(is_away=True), retries=3, away_seconds=0.5)
+    assert "the cluster's API has not answered for 0 s (connection refused)" in outcome.failure
+    assert "ml-assets cluster reap" in outcome.failure
+    assert not outcome.of(Type.STEP_UP_FOR_RETRY)
+    assert sum("does not answer" in message for message in outcome.told) == 1
+
+
+def test_a_pod_that_does_not_end_is_removed_with_force(execute: Execute) -> None:
+    leaving = PodLook(phase=PodPhase.LEAVING, pod="pod-1", node="gpu-1", grace_seconds=0.0)
+    script = Script([leaving, replace(ENDED, end=PodEnd.CRASHED, exit_code=1)])
+    outcome = execute(script)
+    assert script.removed[0] == ("heavy-0", True)
+    assert "its node does not say that it ended" in next(message for message in outcome.told if "lost" in message)
+    assert len(script.launches) == 2
+
+
+def test_a_pod_that_its_node_does_not_end_in_time_is_removed(execute: Execute) -> None:
+    running = PodLook(phase=PodPhase.RUNNING, pod="pod-1", node="gpu-1")
+    script = Script([running])
+    outcome = execute(script, tags={TIME_LIMIT_TAG: "1"})
+    assert "ran longer than 1 s and was ended" in outcome.failure
+    assert script.removed == [("heavy-0", False)]
+
+
+def test_each_kind_of_waiting_has_its_own_limit_and_is_told_once(execute: Execute) -> None:
+    waiting = PodLook(phase=PodPhase.WAITING, pod="pod-1", reason="Unschedulable", message="no such node")
+    script = Script([waiting])
+    outcome = execute(script, retries=2, pending_seconds=0.5, queue_seconds=60.0)
+    assert "waited longer than 0 s and was removed. The cluster says: Unschedulable: no such node" in outcome.failure
+    assert sum("waits for its start" in message for message in outcome.told) == 1
+    queue = execute(Script([replace(waiting, queued=True)]), pending_seconds=0.0, queue_seconds=0.5)
+    assert "`queue_seconds`" in queue.failure

@@ -1,0 +1,90 @@
+"""Which cluster a setting names, and what an administrator reads when there is none."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ml_assets.errors import MlAssetsError
+from ml_assets.executors.pods import ClusterAwayError, PodRefusedError
+from resources.kubernetes.access import Cluster, ClusterAccess, cluster_access, pod_rules
+from resources.kubernetes.reaper import reap
+
+
+@pytest.mark.parametrize("setting", [None, "", "0"])
+def test_without_a_setting_there_is_no_cluster(setting: str | None) -> None:
+    assert cluster_access(setting) is None
+
+
+def test_a_setting_names_the_launchers_cluster_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.touch()
+    assert cluster_access("1") == ClusterAccess()
+    assert cluster_access(str(file)) == ClusterAccess(kubeconfig=file)
+    with pytest.raises(MlAssetsError, match=r"ML_ASSETS_KUBERNETES is 'yes' and there is no such file; expected 1"):
+        cluster_access("yes")
+
+
+def test_without_a_cluster_there_is_nothing_to_reap() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        with pytest.raises(MlAssetsError, match="No cluster is set; expected ML_ASSETS_KUBERNETES"):
+            reap(None, instance)
+        with pytest.raises(MlAssetsError, match="run launcher is not dagster-k8s's"):
+            reap(ClusterAccess(), instance)
+
+
+def test_a_run_launcher_that_knows_no_pods_is_named() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.DagsterRun(job_name="job")
+        with pytest.raises(
+            MlAssetsError, match=r"the instance's run launcher is .*; expected dagster-k8s's K8sRunLauncher"
+        ):
+            ClusterAccess().pods(instance, run)
+
+
+def _cluster(status: int, message: str = "why") -> Cluster:
+    from kubernetes.client import ApiException
+
+    def fail(*_: Any, **__: Any) -> None:
+        error = ApiException(status=status, reason="reason")
+        error.body = json.dumps({"message": message})
+        raise error
+
+    api = SimpleNamespace(create_namespaced_job=fail, delete_namespaced_job=fail, read_namespaced_pod_log=fail)
+    return Cluster(SimpleNamespace(batch_api=api, core_api=api))
+
+
+JOB = SimpleNamespace(metadata=SimpleNamespace(name="job-1"))
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 503])
+def test_answers_that_may_change_mean_that_the_cluster_is_away(status: int) -> None:
+    with pytest.raises(ClusterAwayError, match=f"Kubernetes Job job-1 in namespace team: {status} why"):
+        _cluster(status).create_job("team", JOB)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+def test_answers_that_stay_are_told_in_the_clusters_words(status: int) -> None:
+    with pytest.raises(
+        PodRefusedError, match=f"The cluster refuses Kubernetes Job job-1 in namespace team: {status} why"
+    ):
+        _cluster(status).create_job("team", JOB)
+
+
+def test_what_is_there_already_and_what_is_gone_already_is_no_error() -> None:
+    assert _cluster(409).create_job("team", JOB)
+    _cluster(404).delete_job("team", "job-1")
+    assert _cluster(404).log("team", "pod-1", 5) == ""
+
+
+def test_rules_of_pods_are_read_and_mistakes_in_them_are_told() -> None:
+    assert pod_rules(None) == {}
+    rules = pod_rules("pending_seconds=900, free_starts=8")
+    assert rules == {"pending_seconds": 900.0, "free_starts": 8}
+    assert isinstance(rules["free_starts"], int)
+    for wrong in ("pending=900", "pending_seconds=soon", "free_starts=1.5", "look_seconds"):
+        with pytest.raises(MlAssetsError, match=rf"ML_ASSETS_PODS has '{wrong}'; expected name=number"):
+            pod_rules(wrong)
