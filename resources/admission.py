@@ -11,10 +11,10 @@ from ml_assets.compute import CORES_TAG, GPUS_TAG, PRICE_TAG
 from ml_assets.errors import LedgerError, QueueRefusedError
 from ml_assets.interfaces import ComputeRules, PolicySource
 from ml_assets.interfaces.spend import SpendStore
-from ml_assets.sharing.budgets import budgets, month_bounds, month_of, waiting_text
+from ml_assets.sharing.budgets import budgets, waiting_text
 from ml_assets.sharing.shares import Shares
 from resources.live_rules import LiveRules
-from resources.run_costs import running_costs
+from resources.run_costs import month_sums, running_costs
 from resources.run_demand import TEAM_TAG, Plans, price, sharing_tags, whole
 
 _log = logging.getLogger("ml_assets.queue")
@@ -59,15 +59,14 @@ class Admission:
         return self._over_budget(team, rules, now)
 
     def _over_budget(self, team: str, rules: ComputeRules, now: datetime) -> QueueRefusedError | None:
-        since, until = month_bounds(month_of(now))
         in_progress = self._instance.get_run_records(dg.RunsFilter(statuses=ACTIVE_RUN_STATUSES, tags={TEAM_TAG: team}))
         try:
             running = running_costs(self._instance, in_progress, self._plans, self._spend, now=now)
-            spent = self._spend.by_team(since, until, currency=rules.currency)
+            spent, before = month_sums(self._spend, currency=rules.currency, now=now)
         except LedgerError as error:
             _log.error("What %s spent cannot be read; its run is queued. %s", team, error)
             return None
-        month = budgets(rules, spent, running, now=now)[team]
+        month = budgets(rules, spent, running, now=now, before=before)[team]
         if not month.is_over():
             return None
         return QueueRefusedError(f"The run is refused: {waiting_text(month, 'refused')}.")

@@ -17,14 +17,14 @@ from dagster._core.storage.dagster_run import (  # noqa: TID251 - with the times
 from ml_assets.errors import MlAssetsError
 from ml_assets.interfaces import ComputeRules, PolicySource
 from ml_assets.interfaces.spend import Spend, SpendStore
-from ml_assets.sharing.budgets import Budget, RunningCost, budgets, month_bounds, month_of
+from ml_assets.sharing.budgets import Budget, RunningCost, budgets
 from ml_assets.sharing.choose import choose
 from ml_assets.sharing.report import QueueReport
 from ml_assets.sharing.runs import Choice, QueuedRun
 from ml_assets.sharing.usage import HORIZON, UsageHistory
 from resources.engine_limits import EngineLimits
 from resources.live_rules import LiveRules
-from resources.run_costs import SpendRecorder, ended_runs, is_priced, running_costs
+from resources.run_costs import SpendRecorder, ended_runs, is_priced, month_sums, running_costs
 from resources.run_demand import Plans, pipeline_of, queued_run, running_run
 
 SWEEP_SECONDS = 15.0
@@ -85,6 +85,7 @@ class FairQueue:
         self._usage, self._usage_until = UsageHistory(), datetime.fromtimestamp(0, UTC)
         self._folded: set[str] = set()
         self._spent: Mapping[str, Spend] = {}
+        self._spent_before: Mapping[str, Spend] = {}
         self._running: Mapping[str, RunningCost] = {}
 
     def rules(self) -> ComputeRules:
@@ -121,19 +122,20 @@ class FairQueue:
                 self._recorder.record_ended(currency=rules.currency, now=now)
                 self._recorder.record_in_progress(priced, currency=rules.currency, now=now)
             if any(share.budget_per_month is not None for share in rules.teams.values()):
-                since, until = month_bounds(month_of(now))
-                self._running = running_costs(self._instance, priced, self._plans, self._spend, now=now)
-                self._spent = self._spend.by_team(since, until, currency=rules.currency)
+                running = running_costs(self._instance, priced, self._plans, self._spend, now=now)
+                self._spent, self._spent_before = month_sums(self._spend, currency=rules.currency, now=now)
+                self._running = running
         except MlAssetsError as error:
             _log.error("What steps cost could not be recorded or read; it is tried again. %s", error)
 
     def budgets(self, in_progress: Sequence[RunRecord], now: datetime) -> dict[str, Budget]:
-        """Return the month of each team with a budget, as of the last sweep and with what has started since."""
-        running = {
-            one.run_id: self._running.get(one.run_id, RunningCost(team=one.team))
-            for one in (running_run(record) for record in in_progress if is_priced(record.dagster_run))
-        }
-        return budgets(self.rules(), self._spent, running, now=now)
+        """Return the month of each team with a budget, as of the last sweep and with what has started since.
+
+        A run that has ended since then counts as if it went on: what it cost is not in the sums yet.
+        """
+        started = (running_run(record) for record in in_progress if is_priced(record.dagster_run))
+        running = {one.run_id: RunningCost(team=one.team) for one in started} | dict(self._running)
+        return budgets(self.rules(), self._spent, running, now=now, before=self._spent_before)
 
     def look(
         self,
@@ -202,15 +204,25 @@ class FairQueue:
         seen = list(ended_runs(self._instance, since))
         for record in seen:
             run = running_run(record)
-            if run.run_id not in self._folded and run.started is not None and record.end_time is not None:
-                self._usage.add(run.team, run.demand, run.started, datetime.fromtimestamp(record.end_time, UTC))
+            if run.run_id in self._folded or run.started is None or record.end_time is None:
+                continue
+            ended = datetime.fromtimestamp(record.end_time, UTC)
+            if ended >= since:  # else only a tag of it was changed: it is folded in already
+                self._usage.add(run.team, run.demand, run.started, ended)
         self._folded = {record.dagster_run.run_id for record in seen}
         self._usage_until = now
         return self._usage
 
 
 def queue_report(instance: dg.DagsterInstance, policy: PolicySource, spend: SpendStore) -> QueueReport:
-    """Return what waits and why, as the daemon would decide now; nothing is changed."""
+    """Return what waits and why, as the daemon would decide now; nothing is changed.
+
+    Which code locations the daemon leaves alone for a while only the daemon knows.
+
+    Raises:
+        MlAssetsError: If the rules cannot be read, or runs are not queued here.
+    """
+    policy.compute()  # rules that cannot be read are no rules to the queue; here somebody is to be told
     queue, now, config = FairQueue(instance, policy, spend), datetime.now(UTC), instance.get_concurrency_config()
     if not isinstance(instance.run_coordinator, QueuedRunCoordinator):
         raise MlAssetsError(

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from itertools import takewhile
 from pathlib import Path
 
 from ml_assets.errors import MlAssetsError
@@ -27,7 +28,8 @@ def usable_gpus(given: str | None, visible: str | None, *, driver_list: Path = D
             f"ML_ASSETS_GPUS is {given!r}; expected a whole number, such as 0, or nothing for all there are."
         )
     if visible is not None:
-        ids = tuple(name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1")
+        names = (name.strip() for name in visible.split(","))
+        ids = tuple(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA, too, stops at the first invalid one
         return ids[: int(given)] if given else ids
     count = int(given) if given else _counted(driver_list)
     return tuple(str(number) for number in range(count))

@@ -146,7 +146,7 @@ class Profile:
         """Return what waits in Dagster's run queue and why, as its daemon would decide now; nothing is changed."""
         from resources.fair_queue import queue_report
 
-        with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
+        with self._instance() as instance:
             return queue_report(instance, self.policy_source(self.policy_url), self.spend())
 
     def anchors(self, url: str | None = None) -> AnchorFiles | None:
@@ -158,7 +158,7 @@ class Profile:
         """Return what takes events of a code location up and submits their runs."""
         from resources.run_submission import QueuedSubmission
 
-        instance = dg.DagsterInstance.from_config(str(self.dagster_home))
+        instance = self._instance()
         submission = QueuedSubmission(instance, self.project_root / "workspace.yaml", location)
         return Push(services=self.services(), submission=submission)
 
@@ -183,11 +183,21 @@ class Profile:
         Raises:
             MlAssetsError: If no cluster is set, or it does not answer.
         """
-        from resources.kubernetes.reaper import reap
+        from resources.kubernetes.reaper import reap, require_cluster
 
-        with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
+        require_cluster(self.cluster)
+        with self._instance() as instance:
             keep, grace = timedelta(seconds=keep_seconds), timedelta(seconds=grace_seconds)
             return reap(self.cluster, instance, namespaces, keep=keep, grace=grace)
+
+    def _instance(self) -> dg.DagsterInstance:
+        """Open Dagster's instance, which must be there already."""
+        if not (self.dagster_home / "dagster.yaml").is_file():
+            raise MlAssetsError(
+                f"There is no Dagster instance in {self.dagster_home}: nothing was run here yet. `ml-assets demo`, "
+                "`ml-assets backfill` and `ml-assets dev` make one; one that is elsewhere is found by ML_ASSETS_STATE."
+            )
+        return dg.DagsterInstance.from_config(str(self.dagster_home))
 
     def activate(self) -> None:
         """Make this process, and those it starts, use this profile's Dagster home, with telemetry off."""

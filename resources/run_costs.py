@@ -11,8 +11,8 @@ from dagster._core.storage.dagster_run import (  # noqa: TID251 - with the times
 )
 
 from ml_assets.compute import PRICE_TAG
-from ml_assets.interfaces.spend import SpendStore, StepCost
-from ml_assets.sharing.budgets import RunningCost
+from ml_assets.interfaces.spend import Spend, SpendStore, StepCost
+from ml_assets.sharing.budgets import RunningCost, month_bounds, month_of
 from resources.run_demand import TEAM_TAG, Plans, StepDemand, pipeline_of, price, team_of
 
 CURSOR_KEY = "ml_assets/spend"
@@ -111,6 +111,13 @@ def running_costs(
     }
 
 
+def month_sums(spend: SpendStore, *, currency: str, now: datetime) -> tuple[dict[str, Spend], dict[str, Spend]]:
+    """Return what each team spent in this month, and in the month before."""
+    since, until = month_bounds(month_of(now))
+    before, _ = month_bounds(month_of(since - timedelta(days=1)))
+    return spend.by_team(since, until, currency=currency), spend.by_team(before, since, currency=currency)
+
+
 def ended_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[RunRecord]:
     """Yield the runs that are over and changed after an instant, the newest first."""
     filters = dg.RunsFilter(statuses=FINISHED_STATUSES, updated_after=since.astimezone(UTC))
@@ -147,7 +154,8 @@ class SpendRecorder:
         seen = list(ended_runs(self._instance, until - _OVERLAP))
         records = [record for record in seen if record.dagster_run.run_id not in self._done]
         new = self._record([record for record in records if is_priced(record.dagster_run)], currency, now)
-        newest = max((record.update_timestamp for record in records), default=until)
+        # of a machine whose clock is ahead, the time would be passed over that comes until then
+        newest = max((min(record.update_timestamp, now) for record in records), default=until)
         if newest > until or self._until is None:
             self._instance.daemon_cursor_storage.set_cursor_values({CURSOR_KEY: str(newest.timestamp())})
         self._until, self._done = max(until, newest), {record.dagster_run.run_id for record in seen}

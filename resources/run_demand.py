@@ -54,13 +54,15 @@ class Plans:
         plan_id = run.execution_plan_snapshot_id
         if plan_id is None:
             return {}
-        if plan_id not in self._known:
-            if len(self._known) >= _MOST_PLANS:
-                del self._known[next(iter(self._known))]
+        found = self._known.get(plan_id)
+        if found is None:
             plan = self._instance.get_execution_plan_snapshot(plan_id)
             executed = set(plan.step_keys_to_execute)
-            self._known[plan_id] = {step.key: _demand(step.tags or {}) for step in plan.steps if step.key in executed}
-        return self._known[plan_id]
+            found = {step.key: _demand(step.tags or {}) for step in plan.steps if step.key in executed}
+            while len(self._known) >= _MOST_PLANS:  # other threads of a webserver may do the same
+                self._known.pop(next(iter(list(self._known)), ""), None)
+            self._known[plan_id] = found
+        return found
 
 
 def _demand(tags: Mapping[str, str]) -> StepDemand:

@@ -19,19 +19,22 @@ _STATUSES = {"completed": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 def log_trials(client: "mlflow.MlflowClient", run_id: str, trials: Sequence[TrialRun]) -> None:
     """Record trials below a run; those that are there and ended are left alone, half-written ones are completed."""
     experiment_id = client.get_run(run_id).info.experiment_id
-    there = _nested(client, experiment_id, run_id)
+    there = _nested(client, experiment_id, run_id, trials[0].number if len(trials) == 1 else None)
     for trial in trials:
         known = there.get(trial.number)
         if known is None or known.info.status == "RUNNING":
             _log(client, experiment_id, run_id, trial, None if known is None else known.info.run_id)
 
 
-def _nested(client: "mlflow.MlflowClient", experiment_id: str, run_id: str) -> "Mapping[int, mlflow.entities.Run]":
-    """Return the trials that are recorded below a run, by number."""
+def _nested(
+    client: "mlflow.MlflowClient", experiment_id: str, run_id: str, number: int | None
+) -> "Mapping[int, mlflow.entities.Run]":
+    """Return the trials that are recorded below a run, by number: one alone, or all."""
+    wanted = f"tags.`{PARENT_TAG}` = '{run_id}'" + ("" if number is None else f" AND tags.`{NUMBER_TAG}` = '{number}'")
     found: dict[int, mlflow.entities.Run] = {}
     token = None
     while True:
-        page = client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{run_id}'", page_token=token)
+        page = client.search_runs([experiment_id], wanted, page_token=token)
         found |= {int(run.data.tags[NUMBER_TAG]): run for run in page if NUMBER_TAG in run.data.tags}
         token = page.token
         if not token:

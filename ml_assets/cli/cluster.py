@@ -5,6 +5,7 @@ import time
 import click
 
 from ml_assets.cli.approvals import current_project
+from ml_assets.errors import MlAssetsError
 
 
 @click.group()
@@ -27,12 +28,21 @@ def reap(namespaces: tuple[str, ...], keep_hours: float, grace: float, every: fl
     """Remove Jobs of runs that are over, and free pool slots that such runs still hold."""
     profile = current_project().profile
     profile.activate()
-    while True:
+
+    def once() -> list[str]:
         reaped = profile.reap(namespaces, keep_seconds=keep_hours * 3600, grace_seconds=grace)
         for line in reaped:
             click.echo(f"removed {line}")
-        if every is None:
-            if not reaped:
-                click.echo("nothing to remove")
-            return
+        return reaped
+
+    reaped = once()  # what is set up wrongly ends the command at once
+    if every is None:
+        if not reaped:
+            click.echo("nothing to remove")
+        return
+    while True:
         time.sleep(every)
+        try:
+            once()
+        except MlAssetsError as error:  # the cluster may be away for a while
+            click.echo(f"{error}\nAsked again in {every:g} s.", err=True)

@@ -7,6 +7,7 @@ from ml_assets.cli.chart_values import ChartValues
 from ml_assets.cli.project import Project
 from ml_assets.errors import Problem, SpecError
 from ml_assets.interfaces import ComputeProfile, ComputeRules, StepResources
+from ml_assets.reading import wording
 from ml_assets.reading.compute_checks import settle_compute
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.yaml_positions import YamlPath
@@ -42,14 +43,15 @@ def _team_problems(values: ChartValues, project: Project) -> Iterator[Problem]:
         if name in listed[:index]:
             yield values.problem(place, f"the team {name!r} a second time", "each team once")
         elif name not in locations:
-            hint = f"`ml-assets deploy new-team {name}` adds what is missing"
+            unlisted = [location for location in locations if location not in listed]
+            hint = wording.did_you_mean(name, unlisted) or f"`ml-assets deploy new-team {name}` adds what is missing"
             yield values.problem(place, f"the team {name!r}, which workspace.yaml lacks", "a code location", hint)
         elif entry.get("module", locations[name]) != locations[name]:
             module = ("teams", index, "module")
             yield values.problem(module, f"the module {entry['module']!r}", f"{locations[name]}, as in workspace.yaml")
     for name in sorted(set(locations) - set(listed)):
         hint = f"`ml-assets deploy new-team {name}` adds it"
-        yield values.problem(("teams",), f"no entry for the code location {name!r}", "one a code location", hint)
+        yield values.problem(("teams",), f"no entry for the code location {name!r}", "one for each code location", hint)
 
 
 def _priority_problems(values: ChartValues, rules: ComputeRules) -> Iterator[Problem]:

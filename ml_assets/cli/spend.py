@@ -27,19 +27,19 @@ def spend(team: str | None, month: str | None) -> None:
     """
     profile, now = current_project().profile, datetime.now(UTC)
     try:
-        month_bounds(month or month_of(now))
+        month = month_of(month_bounds(month or month_of(now))[0])  # "2013-9" is September, too
     except ValueError:
         raise click.UsageError(f"{month!r} is no month; expected such as {month_of(now)}.") from None
-    month = month or month_of(now)
     rules = profile.policy_source(profile.policy_url).compute()
-    running: Mapping[str, Budget] = profile.queue_report().budgets if month == month_of(now) else {}
+    has_budgets = any(share.budget_per_month is not None for share in rules.teams.values())
+    running: Mapping[str, Budget] = profile.queue_report().budgets if has_budgets and month == month_of(now) else {}
     table = _of_team(profile, rules, team, month) if team else _of_all(profile, rules, month, running)
     console = make_console()
     if not table.row_count:
         who = "Nobody spent anything" if team is None else f"{team} spent nothing"
         console.print(plain(f"{who} in {month}, in {rules.currency}."))
-        return
-    console.print(table)
+    else:
+        console.print(table)
     if team is not None and team in running:
         console.print(plain(f"{running[team].sums}."))
 

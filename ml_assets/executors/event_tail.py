@@ -6,10 +6,14 @@ from dagster import DagsterEvent, DagsterEventType, DagsterInstance
 
 _AT_ONCE = 1000
 _ENDS = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_UP_FOR_RETRY}
+_OUTPUTS = {DagsterEventType.STEP_OUTPUT}
 
 
 class EventTail:
     """The Dagster events of one run in the order in which they were stored, each of them once.
+
+    A database with several writers may show an event after one with a higher number, when the cursor has passed it.
+    What a step puts out is always told before its success: without it the steps behind would be skipped.
 
     Args:
         instance: The instance whose log is read.
@@ -31,14 +35,18 @@ class EventTail:
             )
             self._cursor = page.cursor
             more = page.has_more and bool(page.records)
-            yield from self._unseen(page.records)
+            yield from self._outputs_first(list(self._unseen(page.records)))
 
     def missed_ends(self) -> Iterator[DagsterEvent]:
-        """Yield how steps ended, where `new` was told of it too late.
+        """Yield how steps ended, where `new` was told of it too late."""
+        records = self._instance.get_records_for_run(self._run_id, of_type=_ENDS).records
+        yield from self._outputs_first(list(self._unseen(records)))
 
-        A database with several writers may show an event after one with a higher number: the cursor has passed it.
-        """
-        yield from self._unseen(self._instance.get_records_for_run(self._run_id, of_type=_ENDS).records)
+    def _outputs_first(self, events: list[DagsterEvent]) -> Iterator[DagsterEvent]:
+        if any(event.is_step_success for event in events):
+            # A step stores its outputs before its success, so they are all there now.
+            yield from self._unseen(self._instance.get_records_for_run(self._run_id, of_type=_OUTPUTS).records)
+        yield from events
 
     def _unseen(self, records: object) -> Iterator[DagsterEvent]:
         for record in records:  # type: ignore[attr-defined]

@@ -68,7 +68,9 @@ class MachineGpus:
         """Return CUDA_VISIBLE_DEVICES of a step, so that it sees the GPUs it holds and no other; None to leave it."""
         if self.ids is None:
             return None
-        places = self.held(step_key) if gpus_granted(gpus_asked(tags), len(self.ids)) else ()
+        granted = gpus_granted(gpus_asked(tags), len(self.ids))
+        # Where pools bound whole runs (`granularity: run`), no step holds a slot: it sees the first of them.
+        places = (self.held(step_key) or range(granted)) if granted else ()
         return ",".join(self.ids[place % len(self.ids)] for place in places)
 
 

@@ -20,31 +20,24 @@ def require_sound_pod(step_key: str, tags: Mapping[str, str] | None) -> None:
         PodConfigError: With everything that is wrong.
     """
     config = _config(tags)
-    # Requests may be the run launcher's: they are judged where the whole pod is known.
-    problems = pod_problems(config, gpus=gpus_asked(tags), with_requests=False)
+    problems = pod_problems(config, gpus=gpus_asked(tags))
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
         raise PodConfigError(f"Step {step_key}: its op tag {K8S_TAG!r} would strand it:\n{listing}")
 
 
-def pod_problems(config: Mapping[str, Any], *, gpus: int = 0, with_requests: bool = True) -> list[str]:
+def pod_problems(config: Mapping[str, Any], *, gpus: int = 0) -> list[str]:
     """Return what is wrong with a step's pod configuration, a sentence each.
 
     Args:
         config: As dagster-k8s takes it, such as {"job_spec_config": {"backoff_limit": 3}}; snake case or Kubernetes'
             own names.
         gpus: GPUs that the step's tags ask for.
-        with_requests: Whether requests must be there, as a namespace with a quota wants them.
     """
     job, pod = _normal(config.get("job_spec_config")), _normal(config.get("pod_spec_config"))
     container = _normal(config.get("container_config"))
     resources = _normal(container.get("resources"))
-    return [
-        *_job_problems(job),
-        *_pod_problems(pod),
-        *(_missing_requests(resources) if with_requests else ()),
-        *_gpu_problems(resources, gpus),
-    ]
+    return [*_job_problems(job), *_pod_problems(pod), *_gpu_problems(resources, gpus)]
 
 
 def selector_problems(tags: Mapping[str, str] | None, merged: Mapping[str, str]) -> list[str]:
@@ -93,16 +86,6 @@ def _pod_problems(pod: Mapping[str, Any]) -> Iterator[str]:
             f"pod_spec_config.restart_policy is {policy}; expected Never: a container that starts again runs a step "
             "that Dagster takes for started already."
         )
-
-
-def _missing_requests(resources: Mapping[str, Any]) -> Iterator[str]:
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    for name in ("cpu", "memory"):
-        if name not in requests and name not in limits:
-            yield (
-                f"container_config.resources.requests has no {name}; expected an amount: a namespace with a quota "
-                "refuses such a pod, and the step would wait for one that never comes."
-            )
 
 
 def _gpu_problems(resources: Mapping[str, Any], gpus: int) -> Iterator[str]:

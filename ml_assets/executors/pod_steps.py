@@ -258,10 +258,11 @@ class PodSteps:
         now = time.monotonic()
         over = look.phase in _OVER
         if pod.done_since is not None:
+            late = now - pod.done_since - _LINGER_SECONDS
             if over:
                 del self.pods[pod.step.key]
-            elif now - pod.done_since > _LINGER_SECONDS:
-                self.line.remove(pod.launch.job)
+            elif late > 0:  # a node that is lost never says that it ended
+                self.line.remove(pod.launch.job, at_once=late > look.grace_seconds + self.rules.lost_seconds)
         elif pod.decided:
             return
         elif over:
@@ -274,10 +275,11 @@ class PodSteps:
                 reason = (
                     f"its node does not say that it ended, {words.span(now - pod.leaving_since)} after it was told to"
                 )
-                self._judge(pod, replace(look, end=PodEnd.DISRUPTED, message=look.message or reason))
+                self._judge(pod, replace(look, end=look.end or PodEnd.DISRUPTED, message=look.message or reason))
         elif look.phase == PodPhase.WAITING:
             self._watch_waiting(pod, look)
         else:
+            pod.since = now  # a Job whose pod has just gone looks like one that waits, for a moment
             self._watch_running(pod, look)
 
     def _watch_waiting(self, pod: Pod, look: PodLook) -> None:

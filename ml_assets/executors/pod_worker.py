@@ -68,12 +68,12 @@ def withhold_interrupts(instance: DagsterInstance) -> list[Any]:
 
 
 def is_interrupt(error: SerializableErrorInfo) -> bool:
-    """Return whether an error, or what caused it, is a signal to stop."""
+    """Return whether an error, or what caused it, is a signal to stop; also one that was raised while cleaning up."""
     found: SerializableErrorInfo | None = error
     while found is not None:
         if found.cls_name in _INTERRUPTS:
             return True
-        found = found.cause
+        found = found.cause or found.context
     return False
 
 

@@ -122,7 +122,7 @@ class PodPhase(StrEnum):
     """Its container has not started, or there is no pod yet."""
     RUNNING = "running"
     LEAVING = "leaving"
-    """It is told to end and has not yet."""
+    """It is told to end and has not yet, or the step's container has ended and others of the pod go on."""
     ENDED = "ended"
 
 
@@ -143,7 +143,7 @@ class PodLook:
 
     Attributes:
         phase: Where it is in its life.
-        end: How it ended; None unless `phase` is ENDED.
+        end: How it ended; None unless `phase` is ENDED, or LEAVING and the step's container has ended.
         reason: The cluster's word for why it waits or ended, such as "Unschedulable"; may be empty.
         message: The cluster's sentence about it; may be empty.
         queued: Whether it only waits for something that others use now.

@@ -47,7 +47,7 @@ def read_compute(document: PositionedYaml, problems: list[Problem]) -> ComputeRu
         capacity=_amounts(head.capacity),
         profiles=profiles,
         teams={name: _share(team) for name, team in teams.items()},
-        ageing=_ageing(head.ageing),
+        ageing=_ageing(head.ageing, findings),
         file=document.file,
     )
 
@@ -116,7 +116,10 @@ def _amounts(model: AmountsModel) -> dict[str, int]:
     return model.model_dump(exclude_none=True)
 
 
-def _ageing(model: AgeingModel) -> Ageing:
+def _ageing(model: AgeingModel, findings: Findings) -> Ageing:
+    if model.step is not None and not model.step:
+        findings.add(("ageing", "step"), "no time", "a time above 0, such as 10min")
+        return Ageing()
     return Ageing(**model.model_dump(exclude_none=True))
 
 

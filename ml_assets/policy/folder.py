@@ -70,8 +70,10 @@ def read_tree(
     problems: list[Problem] = []
     files: list[PolicyFile] = []
     people: list[Person] = []
-    compute, compute_problems = ComputeRules(), list[Problem]()
-    documents = list(_documents(url, storage_options or {}, (shown_as or url).rstrip("/"), problems))
+    shown = (shown_as or url).rstrip("/")
+    documents = list(_documents(url, storage_options or {}, shown, problems))
+    compute, compute_problems = ComputeRules(), [p for p in problems if p.file == f"{shown}/{COMPUTE}"]
+    problems = [p for p in problems if p not in compute_problems]
     for parts, document in documents:
         if document is None:
             continue

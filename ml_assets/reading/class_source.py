@@ -189,7 +189,19 @@ def _spec(module: str) -> ModuleSpec | None:
     package = _spec(parent)
     if package is None or package.submodule_search_locations is None:
         return None
-    return PathFinder.find_spec(module, package.submodule_search_locations)
+    return spec_below(module, package.submodule_search_locations)
+
+
+def spec_below(module: str, places: Iterable[str]) -> ModuleSpec | None:
+    """Return where a module lies in its package's folders, though the package is not imported, or None.
+
+    A pipeline's folder has no `__init__.py`. Python's own finder would look such a package's parent up among the
+    imported modules, so it is asked for the last part of the name alone.
+    """
+    spec = PathFinder.find_spec(module.rpartition(".")[2], list(places))
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec.submodule_search_locations = list(spec.submodule_search_locations)  # else looked up anew, by that name
+    return spec
 
 
 @lru_cache(maxsize=256)

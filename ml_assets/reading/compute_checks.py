@@ -34,13 +34,20 @@ def with_compute(loaded: LoadedPipeline, rules: ComputeRules) -> LoadedPipeline:
     """Return the pipeline with what each variant gets by the rules.
 
     Raises:
-        SpecError: If a variant names a profile that is unknown or not its team's, or asks for more than it has.
+        SpecError: If a variant names a profile that is unknown or not its team's, or asks for more than it has, or
+            searches by more trials at once than it has cores.
     """
     findings = Findings(document=Document(file=str(loaded.file), line=loaded.line))
     found: dict[str, StepResources] = {}
     for name, variant in loaded.spec.variants.items():
         look = _Look(spec=variant.compute, path=("variants", name, "compute"), team=loaded.spec.team, rules=rules)
+        known = len(findings.problems)
         found[name] = look.resources(findings)
+        cores = found[name].cores
+        if len(findings.problems) == known and variant.search is not None and variant.search.parallel > cores:
+            what = f"{variant.search.parallel} trials at once on {wording.count(cores, 'core')}"
+            hint = f"set parallel to {cores}, or name a profile with more cores: `ml-assets compute list`"
+            findings.add(("variants", name, "search", "parallel"), what, "at most the variant's cores", hint)
     if findings.problems:
         raise SpecError(findings.problems)
     return replace(loaded, compute=found)

@@ -78,10 +78,18 @@ def _check_variant(draft: Draft, name: str, task: str | None, findings: Findings
         return  # the parameters are the function's
     _check_rounds(draft, name, text, findings)
     params = ("variants", name, "params")
+    search = draft.spec.variants[name].search if draft.present("variants", name, "search") else None
+    space = getattr(search, "space", {})  # absent when it is broken as a whole
     for key in estimator.required if draft.sound(*params) else ():
-        if key not in draft.spec.variants[name].params:
+        if key in draft.spec.variants[name].params:
+            continue
+        searched = f"estimator.{key}"
+        if searched not in space:
             found = f"{estimator.name} needs the parameter {key!r}, which is missing"
             findings.add(params, found, f"a value for {key}")
+        elif getattr(space[searched], "when", {}):
+            found = f"{estimator.name} needs the parameter {key!r}, which is searched under a condition only"
+            findings.add(params, found, f"a value for {key} where the condition does not hold")
     for key, _ in draft.entries(*params):
         if estimator.params is not None and key not in estimator.params:
             found = f"{estimator.name} has no parameter {wording.quoted(key)}"

@@ -53,7 +53,7 @@ def _check_metric(draft: Draft, path: YamlPath, findings: Findings) -> None:
 def _check_parallel(draft: Draft, path: YamlPath, findings: Findings) -> None:
     parallel, compute = draft.at(*path, "parallel"), draft.at(*path[:2], "compute")
     if parallel is None or compute is None or compute.profile is not None:
-        return  # how many cores a profile has is the policy's to say: a run has no more trials at once than cores
+        return  # how many cores a profile has is the policy's to say: compute_checks looks there
     cores = settled(compute).cores
     if parallel > cores:
         found = f"{parallel} trials at once on {wording.count(cores, 'core')}"
@@ -80,6 +80,9 @@ def _check_name(draft: Draft, variant: str, name: str, place: YamlPath, findings
     if key not in params:
         hint = wording.did_you_mean(key, params)
         findings.add(place, f"{owner} has no parameter {wording.quoted(key)}", wording.one_of(params, hint), hint)
+    elif key == "random_state":
+        found = "the seed is searched, and trials would differ by luck"
+        findings.add(place, found, "only what makes a model better", "training.seed is every trial's random_state")
 
 
 def _check_values(place: YamlPath, spec: ParameterSpec, findings: Findings) -> None:

@@ -3,11 +3,11 @@
 import ast
 import importlib.util
 from collections.abc import Iterator, Mapping
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 from ml_assets.features.module import code_digest
 from ml_assets.reading import wording
+from ml_assets.reading.class_source import spec_below
 from ml_assets.reading.draft import Draft
 from ml_assets.reading.findings import Findings
 from ml_assets.trainers.functions import PARAMETERS, SIGNATURE, TrainFunction
@@ -79,7 +79,7 @@ def _module_file(module: str) -> Path | None:
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
         try:
-            spec = importlib.util.find_spec(name) if places is None else PathFinder.find_spec(name, places)
+            spec = importlib.util.find_spec(name) if places is None else spec_below(name, places)
         except (ImportError, ValueError):
             return None
         if spec is None:

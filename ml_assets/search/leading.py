@@ -8,10 +8,11 @@ same however often it was interrupted, and whichever process was faster.
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 
-from ml_assets.errors import StudyError
+from ml_assets.errors import LedgerError, StudyError
 from ml_assets.interfaces import Studies, Study, StudyPlan, Trial, TrialResult
 from ml_assets.search.processes import TellFold, TrialProcess
 from ml_assets.search.trials import best_of, known_to, propose
@@ -105,22 +106,20 @@ class _Leader:
         interrupted = self.trials[len(told) :]
         for trial in told:
             search.on_told(trial)
+            self._keep()
         self._refuse_failures()
         resumed = [trial.number for trial in interrupted if trial.result is None]
         for number in resumed:
             self.study.resumed(number)
             self.trials[number] = replace(self.trials[number], resumes=self.trials[number].resumes + 1)
-        self._finish(interrupted)
         spent = float(facts.get("seconds", 0.0))
+        if interrupted:
+            spent = self._timed(interrupted, spent)
         while len(self.trials) < search.trials and not self._is_over(spent):
-            began = time.monotonic()
             proposed = propose(self.studies, search.plan, self.trials, search.trials)
             self.study.add(proposed)
             self.trials += proposed
-            self._finish(proposed)
-            if search.time_limit is not None:
-                spent += time.monotonic() - began
-                self.study.note("seconds", round(spent, 3))
+            spent = self._timed(proposed, spent)
         best = best_of(search.plan.direction, self.trials)
         if best is None:
             raise self._failure("none of its trials was completed")
@@ -160,13 +159,27 @@ class _Leader:
                         results[process.number] = result
                         if waiting or live:
                             self.study.record(process.number, result)
-                if time.monotonic() - self.kept_at > KEEP_SECONDS:
-                    self.study.keep()
-                    self.kept_at = time.monotonic()
+                self._keep()
         finally:
             for process in live:
                 process.end()
         self._tell({number: results[number] for number in sorted(results)})
+
+    def _timed(self, trials: Sequence[Trial], spent: float) -> float:
+        """Finish trials, and return the seconds of searching after them; kept where a time limit counts them."""
+        began = time.monotonic()
+        self._finish(trials)
+        if self.search.time_limit is not None:
+            spent += time.monotonic() - began
+            self.study.note("seconds", round(spent, 3))
+        return spent
+
+    def _keep(self) -> None:
+        """Say now and then that this process still leads; a database that is away for a moment ends no trial."""
+        if time.monotonic() - self.kept_at > KEEP_SECONDS:
+            self.kept_at = time.monotonic()
+            with suppress(LedgerError):  # every write asks again who leads
+                self.study.keep()
 
     def _start(self, number: int) -> TrialProcess:
         trial, known = self.trials[number], known_to(self.search.plan, number, self.trials)

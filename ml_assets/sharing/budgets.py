@@ -36,7 +36,8 @@ class Budget:
         budget: Most the team may spend.
         currency: Of all three.
         over_budget: What becomes of its runs once it is spent.
-        mean_run: What its runs of this month cost on average; 0 when there was none.
+        mean_run: What its runs of this month cost on average, or those of the month before when there was none yet; 0
+            when there was none in either.
     """
 
     team: str
@@ -63,25 +64,32 @@ class Budget:
 
 
 def budgets(
-    rules: ComputeRules, spent: Mapping[str, Spend], running: Mapping[str, RunningCost], *, now: datetime
+    rules: ComputeRules,
+    spent: Mapping[str, Spend],
+    running: Mapping[str, RunningCost],
+    *,
+    now: datetime,
+    before: Mapping[str, Spend] | None = None,
 ) -> dict[str, Budget]:
     """Return the month of every team that has a budget.
 
     A run in progress is expected to cost what the team's runs of this month cost on average, or what it cost so far,
-    whichever is more: a run that has just begun is not free.
+    whichever is more: a run that has just begun is not free. While the team has no cost in this month, the mean is that
+    of the month before: what waited for the first day of a month would else start all at once.
 
     Args:
         rules: Who has a budget.
         spent: Team → its spend of this month, in the currency of the rules.
         running: Run id → what it costs, for runs in progress that cost something.
         now: Tells the month.
+        before: Team → its spend of the month before.
     """
     found = {}
     for team, share in rules.teams.items():
         if share.budget_per_month is None:
             continue
         month = spent.get(team, Spend())
-        mean = month.amount / month.runs if month.runs else 0.0
+        mean = _mean(month) or _mean((before or {}).get(team, Spend()))
         own = [cost for cost in running.values() if cost.team == team]
         found[team] = Budget(
             team=team,
@@ -94,6 +102,10 @@ def budgets(
             mean_run=mean,
         )
     return found
+
+
+def _mean(month: Spend) -> float:
+    return month.amount / month.runs if month.runs else 0.0
 
 
 def month_of(at: datetime) -> str:

@@ -31,8 +31,9 @@ def choose(
     Again and again the team with the smallest weighted dominant share is offered its next run, until no run fits.
     Runs that lie within their team's reserve are offered before all others; while one of them waits, nothing else
     starts that would take what it waits for. A run that has waited for the longest wait holds back, once it is its
-    team's turn, whatever could delay it; no more than one run does so at a time. A run that is held up lets others
-    pass only when all that it needs stays free without them. No running run is ever ended.
+    team's turn, whatever could delay it; no more than one run does so at a time. Of what a reserve does not name, such
+    as cores, its runs take nothing that such a run of a team with no larger share waits for. A run that is held up
+    lets others pass only when all that it needs stays free without them. No running run is ever ended.
 
     Args:
         queued: What waits, in any order.
@@ -50,6 +51,7 @@ def choose(
     lines = _Lines(shares, rules, now)
     for team, runs in _by_team(queued).items():
         lines.add(team, [run for run in runs if not round_.refuse(run)])
+    round_.beside = lines.overdue_beside_reserves()
     while (found := lines.next()) is not None:
         round_.offer(*found)
     return Choice(start=tuple(round_.start), waits=round_.waits)
@@ -105,6 +107,25 @@ class _Lines:
                 return found
         return None
 
+    def overdue_beside_reserves(self) -> QueuedRun | None:
+        """Return the overdue run that those within reserves may not pass where it needs what no reserve names.
+
+        It is that of the team with the smallest share, unless an overdue run stands in the first line: that one holds
+        back them all.
+        """
+        if not self._any_reserve or any(not covered for line in self._of(_RESERVED) for _, covered in line):
+            return None
+        firsts = [waiting[-1][0] for waiting in self._of(_SHARED)]
+        found = [
+            run
+            for run in firsts
+            if run.is_overdue(self._rules.ageing, self._now) and not self._shares.over_limit(run.team, run.demand, {})
+        ]
+        return min(found, key=lambda run: (self._shares.share(run.team), run.submitted, run.run_id), default=None)
+
+    def _of(self, line: int) -> list[list[tuple[QueuedRun, bool]]]:
+        return [waiting for (place, _), waiting in self._waiting.items() if place == line and waiting]
+
     def _split(
         self, team: str, runs: Sequence[QueuedRun]
     ) -> tuple[list[tuple[QueuedRun, bool]], list[tuple[QueuedRun, bool]]]:
@@ -147,11 +168,13 @@ class _Round:
     ) -> None:
         self.start: list[QueuedRun] = []
         self.waits: dict[str, Reason] = {}
+        self.beside: QueuedRun | None = None  # see `_Lines.overdue_beside_reserves`
         self._shares, self._now, self._budgets, self._admits = shares, now, budgets, admits
         self._priced_starts: dict[str, int] = defaultdict(int)
         self._overdue_since = now - rules.ageing.longest_wait
         self._kept: dict[str, int] = defaultdict(int)
-        self._kept_of_limit: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._kept_of_limit: dict[str, dict[str, int]] = defaultdict(dict)
+        self._limit_kept_for: dict[str, str] = {}
         self._kept_for: dict[str, str] = {}
         self._overdue_holds = False
         self._never: dict[tuple[str, _Size], str | None] = {}
@@ -178,7 +201,7 @@ class _Round:
         """
         reason = self._limited(run) or self._over_budget(run)
         if reason is None:
-            reason = self._obstacle(run)
+            reason = self._obstacle(run) or (self._kept_beside(run) if covered else None)
             if reason is not None:
                 self._hold(run, covered)
             elif self._admits is not None and not self._admits(run):
@@ -208,12 +231,15 @@ class _Round:
         over = self._shares.over_limit(run.team, run.demand, kept)
         if not over:
             return None
+        rest = f"; the rest is kept for {self._limit_kept_for[run.team]}" if kept else ""
         if run.submitted <= self._overdue_since and not kept:
             kept.update({r: run.demand[r] for r in over})  # its own team's narrow runs may not pass it for ever
+            waited = duration((self._now - run.submitted).total_seconds())
+            self._limit_kept_for[run.team] = f"run {run.run_id[:8]} of its own, which has waited {waited}"
         words = " and ".join(
             f"{run.team} uses {self._shares.used(run.team, r)} of its limit of {said(r, limit[r])}" for r in over
         )
-        self._limits[key] = Reason(kind="limit", text=f"{words}, and it needs {_asks(run, over)}")
+        self._limits[key] = Reason(kind="limit", text=f"{words}, and it needs {_asks(run, over)}{rest}")
         return self._limits[key]
 
     def _obstacle(self, run: QueuedRun) -> Reason | None:
@@ -241,17 +267,40 @@ class _Round:
         kept = " and ".join(f"{self._free(r)}, kept for {self._kept_for[r]}" for r in held)
         return Reason(kind="held", text=f"it needs {_asks(run, held)}; {kept}")
 
+    def _kept_beside(self, run: QueuedRun) -> Reason | None:
+        """Return what a run within its team's reserve would take of what the overdue run beside reserves waits for."""
+        if not self._yields(run.team) or self.beside is None:
+            return None
+        free, wanted, named = self._shares.free, self.beside.demand, self._shares.team(run.team).reserve
+        held = [r for r, n in run.demand.items() if n and r in free and r not in named]
+        held = [r for r in held if wanted.get(r, 0) > 0 and free[r] - run.demand[r] < wanted[r]]
+        if not held:
+            return None
+        kept = " and ".join(f"{self._free(r)}, kept for {self._overdue(self.beside)}" for r in held)
+        return Reason(kind="held", text=f"it needs {_asks(run, held)}, which the team's reserve does not name; {kept}")
+
+    def _yields(self, team: str) -> bool:
+        """Whether an overdue run beside reserves goes before what a team's reserve does not name."""
+        return self.beside is not None and self._shares.share(team) >= self._shares.share(self.beside.team)
+
+    def _overdue(self, run: QueuedRun) -> str:
+        waited = duration((self._now - run.submitted).total_seconds())
+        return f"run {run.run_id[:8]} of {run.team}, which has waited {waited}"
+
     def _hold(self, run: QueuedRun, covered: bool) -> None:
         """Keep free what a run needs, when it may: within its team's reserve, or as the one overdue run."""
+        demand = run.demand
         if covered:
+            if self._yields(run.team):
+                named = self._shares.team(run.team).reserve
+                demand = {r: amount for r, amount in demand.items() if r in named}
             why = f"run {run.run_id[:8]}, within the reserve of {run.team}"
         elif run.submitted <= self._overdue_since and not self._overdue_holds:
             self._overdue_holds = True
-            waited = duration((self._now - run.submitted).total_seconds())
-            why = f"run {run.run_id[:8]} of {run.team}, which has waited {waited}"
+            why = self._overdue(run)
         else:
             return
-        for resource, amount in run.demand.items():
+        for resource, amount in demand.items():
             self._kept[resource] += amount
             self._kept_for.setdefault(resource, why)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ml_assets.checkpoints import checkpoint_key
 from ml_assets.digest import document_digest
-from ml_assets.errors import StudyError
+from ml_assets.errors import StudyError, StudyLostError
 from ml_assets.interfaces import Study, StudyPlan
 from ml_assets.periods import split_partition
 from ml_assets.search import pictures
@@ -193,6 +193,8 @@ def _run(
                 on_told=runs.told,
             ),
         )
+    except StudyLostError:
+        raise  # whoever leads now goes on with the run
     except StudyError:
         runs.fail()
         raise

@@ -16,6 +16,7 @@ _DISRUPTIONS = frozenset(
 """Reasons of failed pods whose step did nothing wrong."""
 _TAKEN = frozenset({"Preempted", "Evicted", "TaintManagerEviction", "NodeNotReady", "NodeShutdown", "DisruptionTarget"})
 """Reasons of events that tell why a pod was taken from a step."""
+_STEP_CONTAINER = "dagster"
 _QUEUED = re.compile(rf"Insufficient {re.escape(GPU_RESOURCE)}")
 _QUOTA = re.compile(r"exceeded quota: .*?requested: (?P<requested>\S+), used: \S+, limited: (?P<limited>\S+)")
 _UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -75,9 +76,26 @@ def _look_at_pod(pod: Object) -> PodLook:
         )
     if metadata.get("deletionTimestamp") or status.get("phase") == "Unknown":
         return PodLook(phase=PodPhase.LEAVING, reason=reason, message=message, **found)
-    if any("running" in (container.get("state") or {}) for container in status.get("containerStatuses") or []):
+    state = _step_container(status).get("state") or {}
+    if ended := state.get("terminated"):  # a sidecar keeps the pod; the step is over all the same
+        clean = ended.get("exitCode") == 0
+        return PodLook(
+            phase=PodPhase.LEAVING,
+            end=PodEnd.COMPLETED if clean else _end_of(reason, ended, disrupted=bool(disruptions)),
+            reason=reason or (ended.get("reason") or ""),
+            message=message or (ended.get("message") or ""),
+            exit_code=ended.get("exitCode"),
+            **found,
+        )
+    if "running" in state:
         return PodLook(phase=PodPhase.RUNNING, **found)
     return _waiting(pod, found)
+
+
+def _step_container(status: Object) -> Object:
+    """Return the status of the container that the step runs in: dagster-k8s's name for it, or else the first one."""
+    containers = status.get("containerStatuses") or [{}]
+    return next((container for container in containers if container.get("name") == _STEP_CONTAINER), containers[0])
 
 
 def _waiting(pod: Object, found: Mapping[str, Any]) -> PodLook:

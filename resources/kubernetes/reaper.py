@@ -151,18 +151,27 @@ def reap(
     Raises:
         MlAssetsError: If no cluster is set, nothing says where to look, or the cluster does not answer or let us.
     """
-    if access is None:
-        raise MlAssetsError(
-            "No cluster is set; expected ML_ASSETS_KUBERNETES to be 1 or the path of a kubeconfig file. Without one, "
-            "steps have no pods and there is nothing to remove."
-        )
-    reaper = open_reaper(access, instance, namespaces, keep=keep, grace=grace)
+    reaper = open_reaper(require_cluster(access), instance, namespaces, keep=keep, grace=grace)
     try:
         return [f"{one.namespace}/{one.job} of step {one.step} (run {one.run_id}): {one.why}" for one in reaper.reap()]
     except ClusterAwayError as error:
         raise MlAssetsError(
             f"The cluster's API does not answer ({error}). Nothing more was removed; try again."
         ) from error
+
+
+def require_cluster(access: ClusterAccess | None) -> ClusterAccess:
+    """Return the cluster.
+
+    Raises:
+        MlAssetsError: If none is set.
+    """
+    if access is None:
+        raise MlAssetsError(
+            "No cluster is set; expected ML_ASSETS_KUBERNETES to be 1 or the path of a kubeconfig file. Without one, "
+            "steps have no pods and there is nothing to remove."
+        )
+    return access
 
 
 def _has_ended(job: Object) -> bool:

@@ -9,8 +9,9 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.executor import K8sStepHandler
 from dagster_k8s.job import construct_dagster_k8s_job, get_k8s_job_name
 
+from ml_assets.compute import gpus_asked
 from ml_assets.errors import MlAssetsError
-from ml_assets.executors.pod_lint import selector_problems
+from ml_assets.executors.pod_lint import pod_problems, selector_problems
 from ml_assets.executors.pods import PodLaunch, PodRefusedError, StepDemand
 
 INSTANCE_LABEL = "ml-assets/instance"
@@ -41,7 +42,7 @@ class StepJobs(K8sStepHandler):
 
         Raises:
             MlAssetsError: If nothing says which image or namespace the pod has.
-            PodRefusedError: If no node would take the pod.
+            PodRefusedError: If no node would take the pod, or it would hold other GPUs than the step's tags ask for.
         """
         step_key = self._get_step_key(context)
         container = self._get_container_context(context)
@@ -71,9 +72,7 @@ class StepJobs(K8sStepHandler):
             ],
         )
         _hold(job, launch, demand)
-        merged = job.spec.template.spec.node_selector or {}
-        if problems := selector_problems(context.step_tags[step_key], merged):
-            raise PodRefusedError(f"step {step_key}: no node would take its pod: {' '.join(problems)}")
+        _refuse(job, step_key, context.step_tags[step_key])
         main = job.spec.template.spec.containers[0]
         main.command, main.args = [*_python(args.job_origin.repository_origin.entry_point), "-m", WORKER_MODULE], None
         return job, container.namespace
@@ -97,7 +96,9 @@ def job_name(run_id: str, step_key: str, number: int) -> str:
 
 
 def _hold(job: Any, launch: PodLaunch, demand: StepDemand) -> None:
-    """Keep the Job to one pod, the pod to its time limit, and give it the memory of this start."""
+    """Keep the Job to one pod, the pod to its time limit, and give it what the step asks for in this start."""
+    from kubernetes.client import V1ResourceRequirements
+
     spec, pod = job.spec, job.spec.template.spec
     # Kubernetes must not start a second pod: the executor decides what becomes of a step that lost the first.
     spec.backoff_limit, spec.pod_failure_policy, pod.restart_policy = 0, None, "Never"
@@ -108,11 +109,29 @@ def _hold(job: Any, launch: PodLaunch, demand: StepDemand) -> None:
     if demand.time_limit_seconds is not None:
         # Of the pod, not of the Job: time that it waits for a free node does not count.
         pod.active_deadline_seconds = demand.time_limit_seconds
+    container = pod.containers[0]
+    container.resources = resources = container.resources or V1ResourceRequirements()
+    # A pod that asks for nothing is put on any node, and a namespace with a quota does not take it at all.
+    asked = {"cpu": str(demand.cores), **({"memory": f"{demand.memory_mib}Mi"} if demand.memory_mib else {})}
+    said = {**(resources.limits or {}), **(resources.requests or {})}
+    resources.requests = {**(resources.requests or {}), **{k: v for k, v in asked.items() if k not in said}}
     if launch.memory_mib is not None:
-        resources = pod.containers[0].resources
         size = f"{launch.memory_mib}Mi"
-        resources.requests = {**(resources.requests or {}), "memory": size}
+        resources.requests = {**resources.requests, "memory": size}
         resources.limits = {**(resources.limits or {}), "memory": size}
+
+
+def _refuse(job: Any, step_key: str, tags: Mapping[str, str]) -> None:
+    """Refuse what strands a step only with what the run launcher and the code location add to it."""
+    pod = job.spec.template.spec
+    if problems := selector_problems(tags, pod.node_selector or {}):
+        raise PodRefusedError(f"step {step_key}: no node would take its pod: {' '.join(problems)}")
+    resources = {"requests": pod.containers[0].resources.requests, "limits": pod.containers[0].resources.limits}
+    if problems := pod_problems({"container_config": {"resources": resources}}, gpus=gpus_asked(tags)):
+        raise PodRefusedError(
+            f"step {step_key}: with what the run launcher and the code location add, {' '.join(problems)} Take it out "
+            "of their configuration, or give the step a profile with as many GPUs."
+        )
 
 
 def _python(entry_point: Any) -> list[str]:

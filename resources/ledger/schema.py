@@ -187,7 +187,8 @@ def _upgrade(connection: sa.Connection, address: LedgerAddress) -> None:
 
     config = migration_config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    # Not "head": beside a process that still runs an older release may lie the migrations of a newer one.
+    command.upgrade(config, REVISIONS[-1])
 
 
 def migration_config() -> Any:

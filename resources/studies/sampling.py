@@ -8,6 +8,7 @@ the stored trials, whichever process asks and however often it was killed.
 import hashlib
 import json
 import logging
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,10 @@ def importance(plan: StudyPlan, trials: Sequence[Trial]) -> dict[str, float]:
     if len(completed) < LEAST_TRIALS or not varied:
         return {}
     study = _study(plan, len(trials), completed)
-    found = optuna.importance.get_param_importances(study)
+    with warnings.catch_warnings():
+        # Values that are all equal, and parameters of a single trial: the shares say as much.
+        warnings.simplefilter("ignore", UserWarning)
+        found = optuna.importance.get_param_importances(study)
     return {name: round(float(share), 6) for name, share in found.items()}
 
 

@@ -81,13 +81,20 @@ class StudyTables:
     def _open(self) -> "RDBStorage":
         import sqlalchemy as sa
         import sqlalchemy.exc as sa_exc
+        from optuna.exceptions import StorageInternalError
         from optuna.storages import RDBStorage
 
         options: dict[str, Any] = {"poolclass": sa.NullPool, "hide_parameters": True}
         if self._address.file is None:
             options["connect_args"] = {"options": f"-csearch_path={SCHEMA}"}
+        else:
+            options["connect_args"] = {"timeout": WAIT_SECONDS}  # others write to the ledger meanwhile
+        url = self._address.url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
         try:
-            return RDBStorage(self._address.url, engine_kwargs=options)
+            return RDBStorage(url, engine_kwargs=options)
+        except StorageInternalError as error:
+            cause = _cause(error.__cause__ or error)
+            raise StudyError(f"The studies in the ledger at {self.shown} cannot be opened: {cause}") from error
         except RuntimeError as error:  # Optuna's word for tables of another release
             raise StudyError(f"The studies in the ledger at {self.shown} cannot be used: {error}") from error
         except sa_exc.SQLAlchemyError as error:
@@ -117,5 +124,5 @@ def _twin(storage: "RDBStorage") -> "RDBStorage":
     return twin
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     return " ".join(str(getattr(error, "orig", None) or error).split())

@@ -78,7 +78,7 @@ def make_teams() -> list[Team]:
 
 
 def make_trace(load: float, seed: int) -> list[Job]:
-    """Return the jobs of a week, by the time of submission.
+    """Return the jobs of five days, by the time of submission.
 
     Args:
         load: GPU time that is asked for ÷ GPU time that there is.

@@ -280,6 +280,15 @@ def test_a_location_without_a_team_and_a_team_without_a_location_are_told(desk: 
     assert "2 problems" in told
 
 
+def test_a_misspelt_team_is_not_offered_as_a_new_one(desk: Desk) -> None:
+    desk.change(VALUES, "- name: births", "- name: brths")
+
+    told = desk.refuse("check", code=1)
+
+    assert "the team 'brths', which workspace.yaml lacks; expected a code location hint: did you mean 'births'?" in told
+    assert "new-team brths" not in told
+
+
 def test_a_team_twice_and_another_module_are_told(desk: Desk) -> None:
     desk.change(VALUES, "- name: births", "- name: flights\n  - {name: births, module: deployments.elsewhere}")
 

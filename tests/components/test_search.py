@@ -7,8 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ml_assets.errors import StudyLostError
 from ml_assets.spec import PreprocessingSpec, SearchSpec, VariantSpec
 from ml_assets.testing.model_registry import FakeModelRegistry
+from ml_assets.testing.studies import FakeStudy
 from tests.components.shop import Shop
 
 MakeShop = Callable[..., Shop]
@@ -172,6 +174,17 @@ def test_a_grid_tries_every_point(make_shop: MakeShop) -> None:
 
     expected = [{"estimator.fit_intercept": True, "estimator.C": c} for c in (0.5, 1.0, 1.5)]
     assert sorted(tried, key=str) == sorted([{"estimator.fit_intercept": False}, *expected], key=str)
+
+
+def test_whoever_lost_the_lead_leaves_the_run_to_the_next(make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(study: FakeStudy, results: Any) -> None:
+        raise StudyLostError("another process leads the search")
+
+    monkeypatch.setattr(FakeStudy, "tell", lost)
+    shop = prepared(make_shop, variants=searched(trials=1))
+
+    assert not shop.run("models/logistic", partition=MONTH).success
+    assert len(registry(shop).started) == 1
 
 
 def test_a_search_whose_trials_fail_tells_why(make_shop: MakeShop) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,15 @@ def parts_done(folder: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
+def _lead_and_tell(url: str, folder: Path, plan: StudyPlan, trials: int, *, slots: int) -> None:
+    """Lead the study in a process of its own, and leave behind why it failed."""
+    try:
+        lead(url, folder, plan, trials, slots=slots)
+    except BaseException:
+        (folder / "failure").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+
+
 def lead(url: str, folder: Path, plan: StudyPlan, trials: int, *, slots: int = 1, **work: Any) -> None:
     """Lead the study to its end."""
     studies = SqlStudies(url)
@@ -105,7 +115,7 @@ def interrupted(
     pending = list(kills)
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
     while True:
-        leader = FORK.Process(target=lead, args=(url, folder, plan, trials), kwargs={"slots": slots})
+        leader = FORK.Process(target=_lead_and_tell, args=(url, folder, plan, trials), kwargs={"slots": slots})
         leader.start()
         try:
             while leader.is_alive():
@@ -123,7 +133,9 @@ def interrupted(
             leader.join()
         if leader.exitcode == 0:
             return killed
-        assert leader.exitcode == -signal.SIGKILL
+        failure = folder / "failure"
+        why = failure.read_text(encoding="utf-8") if failure.exists() else ""
+        assert leader.exitcode == -signal.SIGKILL, f"the leader ended with {leader.exitcode}\n{why}"
 
 
 def random_kills(seed: int, trials: int, count: int = 5) -> list[tuple[int, str]]:

@@ -14,6 +14,7 @@ from dagster._core.utils import make_new_run_id
 
 from ml_assets.errors import LedgerError, MlAssetsError, PolicyError, QueueRefusedError
 from ml_assets.interfaces import Ageing, ComputeProfile, ComputeRules, TeamShare
+from ml_assets.sharing.budgets import month_bounds, month_of
 from ml_assets.testing.policy_source import FakePolicySource
 from ml_assets.testing.spend import FakeSpend, cost
 from resources.dagster_home import initialise_home
@@ -200,6 +201,37 @@ def test_runs_in_progress_count_as_expected_spend() -> None:
         assert sharing.look() == []
 
 
+def test_what_waited_for_a_new_month_does_not_start_all_at_once() -> None:
+    with world(rules(MONTH)) as sharing:
+        spend(sharing, 16.0, runs=4)
+        for n in range(8):
+            sharing.submit(f"flights-{n}")
+        assert sharing.look() == []
+        _, next_month = month_bounds(month_of(utc_now()))
+
+        sharing.daemon = FairQueueDaemon(0.5, policy=sharing.policy, spend=sharing.spend)
+        assert len(sharing.look(next_month)) == 3  # 4 a run on average, and 10 may be spent
+
+
+def test_a_run_that_has_just_ended_counts_before_its_cost_is_recorded() -> None:
+    with world(rules({"flights": TeamShare(budget_per_month=1.0)}, gpus=1)) as sharing:
+        sharing.submit("flights-1")
+        sharing.submit("flights-2")
+        assert sharing.look() == ["flights-1"]
+        begun, step = utc_now() - 3 * HOUR, "flights__delay__forest"
+        sharing.event("flights-1", DagsterEventType.RUN_START, begun)
+        sharing.event("flights-1", DagsterEventType.STEP_START, begun, step)
+        swept(sharing)  # 1.80 so far
+
+        sharing.end("flights-1")
+
+        assert sharing.look() == []
+        assert sharing.spend.kept == {}
+        swept(sharing)
+        assert sharing.look() == []
+        assert len(sharing.spend.kept) == 1
+
+
 def test_a_team_over_its_budget_is_refused_with_the_sums_where_policy_says_so() -> None:
     with world(rules({"flights": TeamShare(budget_per_month=10.0, over_budget="refuse")})) as sharing:
         spend(sharing, 12.0)
@@ -244,6 +276,17 @@ def test_rules_that_cannot_be_read_leave_those_from_before(caplog: pytest.LogCap
     assert caplog.text.count("compute.yaml:3: wrong") == 1
 
 
+def test_the_command_does_not_take_broken_rules_for_none() -> None:
+    with world(rules()) as sharing:
+
+        def broken() -> ComputeRules:
+            raise PolicyError("policies/compute.yaml:3: wrong")
+
+        sharing.policy.compute = broken
+        with pytest.raises(PolicyError, match=r"compute\.yaml:3: wrong"):
+            queue_report(sharing.instance, sharing.policy, sharing.spend)
+
+
 def test_the_profile_reports_its_own_queue_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ML_ASSETS_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("ML_ASSETS_POLICIES", str(tmp_path))
@@ -255,6 +298,20 @@ def test_the_profile_reports_its_own_queue_and_changes_nothing(tmp_path: Path, m
 
     assert (report.queued, report.slots, report.rules.capacity, report.teams) == ((), 2, {"gpus": 3}, ["flights"])
     assert not (tmp_path / "state" / "ledger.db").exists()
+
+
+def test_before_anything_was_run_there_is_no_queue_and_the_error_says_what_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_ASSETS_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("ML_ASSETS_KUBERNETES", raising=False)
+    profile = current_profile()
+
+    with pytest.raises(MlAssetsError, match=r"There is no Dagster instance in .*state/dagster.* `ml-assets dev` make"):
+        profile.queue_report()
+    with pytest.raises(MlAssetsError, match="No cluster is set"):
+        profile.reap((), keep_seconds=0, grace_seconds=0)
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_command_without_a_queue_says_what_to_write() -> None:
@@ -309,6 +366,38 @@ def test_a_daemon_that_was_away_records_what_ended_meanwhile() -> None:
         sharing.look()
 
         assert [one.amount for one in sharing.spend.kept.values()] == [pytest.approx(0.3)]
+
+
+def test_a_run_of_a_machine_whose_clock_is_ahead_hides_no_other() -> None:
+    with world(rules(MONTH)) as sharing:
+        sharing.submit("flights-1")
+        sharing.look()
+        sharing.end("flights-1")
+        recorder = queue_of(sharing)._recorder
+        long_ago = utc_now() - 5 * HOUR
+
+        recorder.record_ended(currency="EUR", now=long_ago)
+
+        assert recorder._until == long_ago
+
+
+def test_a_tag_that_is_added_to_an_ended_run_does_not_count_its_use_again() -> None:
+    with world(rules()) as sharing:
+        sharing.submit("flights-1")
+        sharing.look()
+        begun = utc_now() - 3 * HOUR
+        sharing.event("flights-1", DagsterEventType.RUN_START, begun)
+        sharing.event("flights-1", DagsterEventType.PIPELINE_SUCCESS, begun + HOUR)
+        sharing.daemon = FairQueueDaemon(0.5, policy=sharing.policy, spend=sharing.spend)
+        queue, now = queue_of(sharing), utc_now()
+        used = queue._means(now).means(now)["flights"]["gpus"]
+        assert used > 0
+        queue._folded = set()  # as after a minute
+
+        sharing.instance.add_run_tags(sharing.id("flights-1"), {"dagster/did_retry": "true"})
+        later = now + timedelta(minutes=2)
+
+        assert queue._means(later).means(now)["flights"]["gpus"] == pytest.approx(used)
 
 
 def queue_of(sharing: World) -> FairQueue:

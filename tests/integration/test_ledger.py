@@ -17,7 +17,7 @@ from sqlalchemy import exc as sa_exc
 from ml_assets.errors import LedgerError
 from ml_assets.interfaces import Ledger
 from ml_assets.testing.ledger import ASSET, PIPELINE, LedgerSuite, decision, record, verdict
-from resources.ledger import SqlLedger
+from resources.ledger import SqlLedger, schema
 from resources.ledger.address import parse_address
 from resources.ledger.schema import migration_config
 from resources.ledger.tables import REVISIONS, VERSION_TABLE, metadata
@@ -91,6 +91,18 @@ def test_known_revisions_are_alembics() -> None:
 
     assert scripts.get_current_head() == REVISIONS[-1]
     assert tuple(script.revision for script in reversed(list(scripts.walk_revisions()))) == REVISIONS
+
+
+def test_a_process_of_an_older_release_does_not_go_beyond_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "REVISIONS", REVISIONS[:-1])  # the newest migration came while it ran
+
+    for _ in range(2):
+        opened = SqlLedger(url)
+        opened.record_verdicts([verdict()])
+        opened.close()
+
+    monkeypatch.undo()
+    assert len(SqlLedger(url).verdicts(ASSET)) == 2
 
 
 @pytest.mark.parametrize("found", ["0005", "'; DROP TABLE verdicts; --"])

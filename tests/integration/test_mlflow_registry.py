@@ -93,8 +93,11 @@ def test_trials_are_nested_and_one_that_was_left_half_written_is_completed(regis
     half = client.create_run(parent.info.experiment_id, run_name="trial 1", tags=tags).info.run_id
 
     trials = [small_trial(0), small_trial(1, state="pruned"), small_trial(2, state="failed", metrics={}, reports={})]
+    for trial in trials:
+        registry.log_trials(run_id, [trial])
     for _ in range(2):
         registry.log_trials(run_id, trials)
+    registry.log_trials(run_id, [trials[0]])
 
     runs = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
     found = {run.data.tags["ml_assets.trial"]: run for run in runs}

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ml_assets.errors import StoreError, StudyError
+from ml_assets.errors import LedgerError, StoreError, StudyError
 from ml_assets.interfaces import Trial, TrialResult
+from ml_assets.search import leading
 from ml_assets.search.leading import MAX_DEATHS, Search, forget_failure, run_search
 from ml_assets.search.processes import TellFold
+from ml_assets.search.trials import propose
 from resources.studies import SqlStudies
 from tests.integration.search_world import (
     PARTS,
@@ -172,6 +174,45 @@ def test_no_round_begins_after_the_time_limit_also_of_a_later_process(urls: list
         longer = run_search(studies, study, replace(search, time_limit=None, trials=counts[0] + 1))
     assert not longer.out_of_time
     assert len(longer.trials) == counts[0] + 1
+
+
+def test_the_time_of_a_resumed_round_counts(urls: list[str]) -> None:
+    plan = plan_named("resumed and hurried")
+
+    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+        time.sleep(0.3)
+        return TrialResult(state="completed", value=float(trial.number))
+
+    studies = SqlStudies(urls[0])
+    with studies.lead(plan) as study:
+        study.add(propose(studies, plan, [], 1))  # whoever asked for it died
+    search = Search(plan=plan, trials=50, slots=1, threads=1, time_limit=0.2, evaluate=evaluate)
+    with studies.lead(plan) as study:
+        found = run_search(studies, study, search)
+
+    assert (len(found.trials), found.resumed, found.out_of_time) == (1, 1, True)
+
+
+def test_a_database_that_is_away_for_a_moment_ends_no_trial(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, asked = plan_named("away"), []
+
+    def away() -> None:
+        asked.append(True)
+        raise LedgerError("Keeping the lead of a search failed: the server closed the connection")
+
+    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+        time.sleep(0.1)
+        return TrialResult(state="completed", value=1.0)
+
+    monkeypatch.setattr(leading, "KEEP_SECONDS", 0.02)
+    studies = SqlStudies(urls[0])
+    search = Search(plan=plan, trials=2, slots=1, threads=1, time_limit=None, evaluate=evaluate)
+    with studies.lead(plan) as study:
+        monkeypatch.setattr(study, "keep", away)
+        found = run_search(studies, study, search)
+
+    assert asked
+    assert [trial.state for trial in found.trials] == ["completed", "completed"]
 
 
 def test_a_trial_whose_store_does_not_answer_is_tried_again(urls: list[str], tmp_path: Path) -> None:

@@ -149,6 +149,45 @@ def test_tables_of_another_release_of_optuna_are_refused_with_what_helps(url: st
         pass
 
 
+def test_importance_of_equal_values_is_told_without_a_word(tmp_path: Path) -> None:
+    plan, studies = small_plan(), SqlStudies(f"sqlite:///{tmp_path}/ledger.db")
+    equal = TrialResult(state="completed", value=0.5)
+    trials = [
+        Trial(number=number, params=studies.suggest(plan, number, []), state="completed", result=equal)
+        for number in range(6)
+    ]
+
+    shares = studies.importance(plan, trials)  # a warning is an error here
+
+    assert len(shares) > 1
+    assert len(set(shares.values())) == 1
+
+
+def test_a_path_with_braces_is_no_template(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger {{team}} {{0}}.db"
+
+    store_one(SqlStudies(url))
+
+    assert stored(SqlStudies(url)) == [0.5]
+    assert {file.name for file in tmp_path.glob("*.db")} == {"ledger {team} {0}.db"}
+
+
+def test_what_optuna_says_of_a_database_that_refuses_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna.storages
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise optuna.exceptions.StorageInternalError("during the commit") from sa.exc.OperationalError(
+            "INSERT", {}, Exception("database is locked")
+        )
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", refuse)
+
+    with pytest.raises(StudyError, match=r"The studies in the ledger at .* cannot be opened: database is locked"):
+        store_one(SqlStudies(f"sqlite:///{tmp_path}/ledger.db"))
+
+
 def test_optuna_can_read_what_is_stored(tmp_path: Path) -> None:
     import optuna
 

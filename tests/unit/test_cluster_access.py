@@ -7,7 +7,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
+from ml_assets.cli import cluster as cluster_commands
 from ml_assets.errors import MlAssetsError
 from ml_assets.executors.pods import ClusterAwayError, PodRefusedError
 from resources.kubernetes.access import Cluster, ClusterAccess, cluster_access, pod_rules
@@ -88,3 +90,24 @@ def test_rules_of_pods_are_read_and_mistakes_in_them_are_told() -> None:
     for wrong in ("pending=900", "pending_seconds=soon", "free_starts=1.5", "look_seconds"):
         with pytest.raises(MlAssetsError, match=rf"ML_ASSETS_PODS has '{wrong}'; expected name=number"):
             pod_rules(wrong)
+
+
+def test_a_reaper_that_goes_on_outlives_a_cluster_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [["job-0 of step a"], MlAssetsError("The cluster's API does not answer"), ["job-1 of step b"]]
+
+    def reap_once(*_: Any, **__: Any) -> list[str]:
+        if not answers:
+            raise KeyboardInterrupt
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    profile = SimpleNamespace(activate=lambda: None, reap=reap_once)
+    monkeypatch.setattr(cluster_commands, "current_project", lambda: SimpleNamespace(profile=profile))
+    result = CliRunner().invoke(cluster_commands.cluster, ["reap", "--every", "0.01"])
+    assert result.stdout.splitlines()[:2] == ["removed job-0 of step a", "removed job-1 of step b"]
+    assert "The cluster's API does not answer\nAsked again in 0.01 s." in result.stderr
+    answers[:] = [MlAssetsError("No cluster is set")]
+    result = CliRunner().invoke(cluster_commands.cluster, ["reap", "--every", "0.01"])
+    assert isinstance(result.exception, MlAssetsError)  # at once

@@ -109,6 +109,21 @@ def test_more_than_policy_gives_is_refused_at_its_line(folder: Path, compute: st
     assert f"defs.yaml:{line}: variants.logistic.compute." in message
 
 
+SEARCH = "\n      search: {trials: 4, parallel: 3, space: {estimator.C: {float: [0.1, 1.0]}}}"
+
+
+def test_a_search_has_no_more_trials_at_once_than_the_profile_has_cores(folder: Path) -> None:
+    message = told(folder, f"cpu-small{SEARCH}")
+
+    assert "variants.logistic.search.parallel: 3 trials at once on 1 core; expected at most" in message
+    shutil.copytree(BASE, folder, dirs_exist_ok=True)
+    assert with_compute(read(folder, f"gpu-small{SEARCH}"), RULES).compute["logistic"].cores == 4
+
+
+def test_a_search_on_an_unknown_profile_is_one_problem(folder: Path) -> None:
+    assert told(folder, f"gpu-smal{SEARCH}").startswith("1 problem")
+
+
 def test_a_near_name_is_offered_and_the_place_of_the_profiles_told(folder: Path) -> None:
     assert "did you mean 'gpu-small'?" in told(folder, "gpu-smal")
 

@@ -8,6 +8,7 @@ import pytest
 from ml_assets.errors import PolicyError
 from ml_assets.interfaces import Ageing, ComputeRules, TeamShare
 from ml_assets.policy.check import check_tree
+from ml_assets.yaml_positions import MAX_BYTES
 from resources.policy_files import PolicyFiles
 
 ORGANIZATION = "owner: ml-platform\neffective_from: 2013-01-01\nsettings: {}\n"
@@ -137,19 +138,35 @@ def test_what_is_wrong_is_told_with_its_line(policies: Path, text: str, expected
     assert expected in told(policies, text)
 
 
+def test_ageing_without_time_is_refused_before_the_queue_divides_by_it(policies: Path) -> None:
+    found = told(policies, "teams: {flights: {}}\nageing: {step: 0min}\n")
+
+    assert "compute.yaml:2" in found
+    assert "a time above 0, such as 10min" in found
+
+
 def test_a_near_name_is_offered(policies: Path) -> None:
     message = told(policies, "profiles: {gpu-small: {price_per_hour: 1}}\nteams: {flights: {profiles: [gpu-smal]}}")
 
     assert "did you mean 'gpu-small'?" in message
 
 
-def test_a_wrong_file_is_found_by_the_check_and_stops_no_decision(policies: Path) -> None:
-    (policies / "compute.yaml").write_text("profiles: {gpu: {price_per_hour: cheap}}", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("profiles: {gpu: {price_per_hour: cheap}}", "profiles.gpu.price_per_hour"),
+        ("profiles:\n  : [", ""),
+        (f"owner: {'x' * MAX_BYTES}", ""),
+    ],
+    ids=["wrong value", "no YAML", "too large"],
+)
+def test_a_wrong_file_is_found_by_the_check_and_stops_no_decision(policies: Path, text: str, field: str) -> None:
+    (policies / "compute.yaml").write_text(text, encoding="utf-8")
     source = PolicyFiles(str(policies))
 
     assert source.effective(("flights", "arrival_delay")).pipeline == ("flights", "arrival_delay")
     found = check_tree(source.tree(), datetime(2026, 1, 1, tzinfo=UTC))
-    assert [problem.field for problem in found.problems] == ["profiles.gpu.price_per_hour"]
+    assert [(problem.file, problem.field) for problem in found.problems] == [("policies/compute.yaml", field)]
 
 
 def test_the_projects_own_file_is_right() -> None:

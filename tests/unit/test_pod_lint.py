@@ -24,8 +24,6 @@ SOUND = {"container_config": {"resources": {"requests": {"cpu": "1", "memory": "
         ),
         ({"pod_spec_config": {"restart_policy": "Always"}}, "restart_policy is Always; expected Never"),
         ({"pod_spec_config": {"restartPolicy": "OnFailure"}}, "restart_policy is OnFailure; expected Never"),
-        ({"container_config": {"resources": {"requests": {"cpu": "1"}}}}, "has no memory"),
-        ({"container_config": {}}, "has no cpu"),
         (
             {"container_config": {"resources": {"limits": {"cpu": "1", "memory": "1Gi", "nvidia.com/gpu": "0.5"}}}},
             "nvidia.com/gpu is 0.5; expected a whole number",

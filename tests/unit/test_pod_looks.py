@@ -62,6 +62,32 @@ def test_where_a_pod_is(pod: dict[str, Any], phase: PodPhase) -> None:
     assert look_at(_job(), [pod]).phase == phase
 
 
+SIDECAR = {"name": "proxy", "state": {"running": {}}}
+
+
+def _with_sidecar(state: dict[str, Any], phase: str = "Running") -> dict[str, Any]:
+    return _pod(phase, status={"containerStatuses": [SIDECAR, {"name": "dagster", "state": state}]})
+
+
+@pytest.mark.parametrize(
+    ("pod", "phase", "end"),
+    [
+        (_with_sidecar({"running": {}}), PodPhase.RUNNING, None),
+        (_with_sidecar({"waiting": {"reason": "ImagePullBackOff"}}, "Pending"), PodPhase.WAITING, None),
+        (
+            _with_sidecar({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
+            PodPhase.LEAVING,
+            PodEnd.OUT_OF_MEMORY,
+        ),
+        (_with_sidecar({"terminated": {"exitCode": 1}}), PodPhase.LEAVING, PodEnd.CRASHED),
+        (_with_sidecar({"terminated": {"exitCode": 0}}), PodPhase.LEAVING, PodEnd.COMPLETED),
+    ],
+)
+def test_a_sidecar_that_goes_on_hides_nothing(pod: dict[str, Any], phase: PodPhase, end: PodEnd | None) -> None:
+    look = look_at(_job(), [pod])
+    assert (look.phase, look.end) == (phase, end)
+
+
 @pytest.mark.parametrize(
     ("job", "phase", "end"),
     [

@@ -128,6 +128,13 @@ def test_spend_shows_every_team_with_what_is_left_of_its_budget(desk: Desk) -> N
     assert "flights 96.00 6.00 100.00 0.00; runs wait 160.0 320.0 1 1" in shown
 
 
+def test_spend_without_budgets_needs_no_queue(desk: Desk) -> None:
+    desk.rules = ComputeRules()
+    del desk.report
+
+    assert desk.run(spend) == f"Nobody spent anything in {THIS_MONTH}, in EUR."
+
+
 def test_spend_of_a_team_shows_on_what(desk: Desk) -> None:
     costs = [cost(ended_at=NOW), cost(ended_at=NOW, step_key="f", profile="", price_per_hour=0.2, pipeline="")]
     desk.spend.record(costs, now=NOW)
@@ -137,6 +144,14 @@ def test_spend_of_a_team_shows_on_what(desk: Desk) -> None:
     assert shown.index("arrival_delay gpu-small 0.60 1.0 2.0 1 1") < shown.index("several – 0.10")
     assert shown.endswith(f"of its budget of 100.00 EUR for {THIS_MONTH}, runs in progress are expected to add 6.00.")
     assert desk.run(spend, "rides") == f"rides spent nothing in {THIS_MONTH}, in EUR."
+
+
+def test_what_runs_in_progress_will_add_is_shown_of_a_team_that_has_spent_nothing_yet(desk: Desk) -> None:
+    assert desk.run(spend, "flights").endswith("runs in progress are expected to add 6.00.")
+
+
+def test_a_month_may_be_written_without_its_zero(desk: Desk) -> None:
+    assert desk.run(spend, "rides", "--month", "2013-9") == "rides spent nothing in 2013-09, in EUR."
 
 
 def test_a_month_of_another_form_is_a_wrong_call(desk: Desk) -> None:

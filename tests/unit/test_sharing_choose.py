@@ -112,7 +112,12 @@ def test_an_overdue_run_is_not_passed_for_ever_within_its_teams_limit() -> None:
     limited = rules({"flights": TeamShare(limit={"gpus": 3})})
     queue = [run("flights-wide", gpus=3, waited=5 * HOUR), run("flights-narrow")]
 
-    assert started(choose(queue, [going("flights-r")], limited, now=NOW)) == []
+    choice = choose(queue, [going("flights-r")], limited, now=NOW)
+    assert started(choice) == []
+    assert choice.waits["flights-narrow"].text == (
+        "flights uses 1 of its limit of 3 gpus, and it needs 1 gpu; the rest is kept for run flights- of its own, "
+        "which has waited 5h"
+    )
     assert started(choose(queue[1:], [going("flights-r")], limited, now=NOW)) == ["flights-narrow"]
 
 
@@ -410,3 +415,32 @@ def test_a_wide_run_starts_soon_after_the_longest_wait_however_many_narrow_ones_
             ends.append((at + lasts, RunningRun(run_id=one.run_id, team=one.team, demand=one.demand, started=at)))
         at += MINUTE
     assert at - NOW <= HOUR + longest
+
+
+@given(st.integers(24, 32), st.integers(0, 10_000), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_a_reserve_in_use_without_a_pause_starves_nobody_of_what_it_does_not_name(
+    cores: int, seed: int, places: bool
+) -> None:
+    random_ = random.Random(seed)  # noqa: S311 - a simulation
+    shared = ComputeRules(
+        capacity={"gpus": 8, "cores": 32},
+        teams={"flights": TeamShare(reserve={"gpus": 8 if places else 2})},
+        ageing=Ageing(step=MINUTE, longest_wait=HOUR),
+    )
+    one = {RUNS: 1} if places else {}
+    wide, at = replace(run("rides-wide", cores=1 if places else cores, **one), submitted=NOW), NOW
+    ends: list[tuple[datetime, RunningRun]] = []
+    for n in range(1_000):
+        ends = [(end, held) for end, held in ends if end > at]
+        steady = [replace(run(f"flights-{n}-{k}", gpus=1, cores=4, **one), submitted=at) for k in range(4)]
+        going_on = [held for _, held in ends]
+        choice = choose([wide, *steady], going_on, shared, now=at, slots=3 if places else None)
+        if wide in choice.start:
+            break
+        for taken in choice.start:
+            lasts = timedelta(minutes=random_.randint(1, 50))
+            held = RunningRun(run_id=taken.run_id, team=taken.team, demand=taken.demand, started=at)
+            ends.append((at + lasts, held))
+        at += MINUTE
+    assert at - NOW <= HOUR + timedelta(minutes=50)

@@ -86,6 +86,18 @@ def test_a_team_that_has_spent_nothing_is_not_over_its_budget() -> None:
     assert not month.is_over()
 
 
+def test_on_the_first_day_of_a_month_runs_are_expected_to_cost_what_they_did_in_the_month_before() -> None:
+    before, running = {"flights": Spend(amount=30.0, runs=5)}, {"a": RunningCost(team="flights")}
+
+    (month,) = budgets(RULES, {}, running, now=NOW, before=before).values()
+
+    assert (month.spent, month.running, month.mean_run) == (0.0, 6.0, 6.0)
+    assert not month.is_over()
+    assert month.is_over(just_started=1)
+    (later,) = budgets(RULES, {"flights": Spend(amount=2.0, runs=1)}, running, now=NOW, before=before).values()
+    assert later.mean_run == 2.0
+
+
 def test_a_refused_run_is_told_the_sums_and_what_to_do() -> None:
     (month,) = budgets(RULES, {"flights": Spend(amount=1234.5, runs=1)}, {}, now=NOW).values()
 

@@ -152,6 +152,24 @@ def test_a_broken_part_does_not_hide_the_others(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("when", "is_told"), [({}, False), ({"estimator.voting": ["hard"]}, True)])
+def test_a_needed_parameter_may_stand_in_the_space_alone(folder: Path, when: dict[str, Any], is_told: bool) -> None:
+    searched = {"choice": [["a"], ["b"]], "when": when}
+    space = {"estimator.voting": {"choice": ["hard", "soft"]}, "estimator.estimators": searched}
+    variant = {"estimator": "sklearn.ensemble.VotingClassifier", "search": {"trials": 2, "space": space}}
+    file = folder / "defs.yaml"
+    data = attributes() | {"variants": {"logistic": variant}}
+    file.write_text(
+        yaml.safe_dump({"type": "ml_assets.components.TrainingPipeline", "attributes": data}, sort_keys=False)
+    )
+
+    if not is_told:
+        assert read_pipeline(file).spec.variants["logistic"].params == {}
+        return
+    found = "VotingClassifier needs the parameter 'estimators', which is searched under a condition only"
+    assert problems(file) == [("variants.logistic.params", found)]
+
+
 def test_names_are_not_doubted_while_columns_are_unknown(folder: Path) -> None:
     source = attributes()["source"] | {"side_tables": {"buyer": {"url": "buyers.csv"}}}
 

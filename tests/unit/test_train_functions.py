@@ -32,18 +32,23 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     team = tmp_path / "it_shop"
     folder = team / "defs" / "returns"
     folder.mkdir(parents=True)
-    for package in (team, team / "defs", folder):
+    for package in (team, team / "defs"):  # none in the pipeline's own folder, as `ml-assets new` leaves it
         (package / "__init__.py").touch()
     for file in BASE.iterdir():
         if file.is_file():
             (folder / file.name).write_bytes(file.read_bytes())
 
-    def read(source: str, path: str = "it_shop.defs.returns.training.fit_it", compute: str = "{}") -> LoadedPipeline:
+    def read(
+        source: str,
+        path: str = "it_shop.defs.returns.training.fit_it",
+        compute: str = "{}",
+        estimator: str = "sklearn.ensemble.RandomForestClassifier",
+    ) -> LoadedPipeline:
         (folder / "training.py").write_text(textwrap.dedent(source), encoding="utf-8")
         text = (BASE / "defs.yaml").read_text(encoding="utf-8")
         forest = "estimator: sklearn.ensemble.RandomForestClassifier"
         assert text.count(forest) == 1
-        added = f"{forest}\n      train: {path}\n      compute: {compute}"
+        added = f"estimator: {estimator}\n      train: {path}\n      compute: {compute}"
         (folder / "defs.yaml").write_text(text.replace(forest, added), encoding="utf-8")
         return read_pipeline(folder / "defs.yaml")
 
@@ -63,6 +68,21 @@ def test_a_function_is_read_without_importing_it(write: Write) -> None:
     assert (function.file.name, function.line, function.gpu_required) == ("training.py", 4, False)
     assert list(pipeline.train_functions) == ["forest"]
     assert write("# other\n\n\n" + HEAD + "    return None\n").train_functions["forest"].digest != function.digest
+
+
+def test_the_class_that_it_trains_may_stand_beside_it(write: Write) -> None:
+    bases = (
+        "from sklearn.base import BaseEstimator, ClassifierMixin\n\n\nclass Network(ClassifierMixin, BaseEstimator):\n"
+    )
+    methods = "    def fit(self, X, y): ...\n    def predict(self, X): ...\n    def predict_proba(self, X): ...\n\n\n"
+    source = f"{bases}{methods}{HEAD}    return None\n"
+
+    loaded = write(source, estimator="it_shop.defs.returns.training.Network")
+
+    assert loaded.spec.variants["forest"].estimator == "it_shop.defs.returns.training.Network"
+    ((_, _, found, hint),) = told(write, source, estimator="it_shop.defs.returns.training.Netwrk")
+    assert found == "there is no class 'it_shop.defs.returns.training.Netwrk'"
+    assert hint == "did you mean 'it_shop.defs.returns.training.Network'?"
 
 
 def test_its_parameters_are_its_own(write: Write) -> None:
