@@ -36,7 +36,7 @@ test: $(READY)  ## the tests (under ten minutes on two cores)
 	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(READY)  ## the slower tests: a year of models, the browser
-	$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## format, lint, types, layers, every pipeline and code location
 	$(BIN)/ruff format --check .

@@ -25,7 +25,7 @@ def test_policies_are_explained_and_checked(waiting: Governed) -> None:
     assert "organization 0.55 (locked, unwaivable): counts" in explained
     assert f"{waiting.policies}/organization.yaml:" in explained
     assert "approval.valid_days" in said(waiting, "policy", "explain", NAME)
-    assert f"{waiting.policies}: 6 files" in said(waiting, "policy", "check")
+    assert f"{waiting.policies}: 7 files" in said(waiting, "policy", "check")
     assert "2 people without a problem" in said(waiting, "policy", "check", str(waiting.policies))
 
 
