@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PIPELINE, MONTH = ("gpu_flights", "arrival_delay"), "2013-02"
 TRIALS = 20
+NEW_WORKER = "The run has a new worker"
 COMPUTE = {"profile": "gpu-small", "cores": 1, "memory_gib": 3, "checkpoint": True}
 VARIANTS = {
     "logistic": {
@@ -206,22 +206,21 @@ MODELS = ["training_set", "models/logistic", "models/boosting", "candidate"]
 
 
 def _disturb(site: Site, worker: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """Evict a pod, kill the run's worker and a pod under its successor's eyes; return the worker that goes on."""
+    """Kill the run's worker as the search begins, and two pods under its successor's eyes; return the successor.
+
+    The pod of the search has nearly all of its work before it when the worker dies, so it outlives the change.
+    """
     pod = site.running_pod("boosting")
-    time.sleep(6)  # into the search
-    site.kube.evict("flights", pod)
-    wait_for(lambda: site.running_pod("boosting") != pod, "another pod", seconds=120)
     worker.send_signal(signal.SIGKILL)
     worker.wait(30)
     with site.instance() as instance:
         run = instance.get_runs(limit=1)[0]
     successor = site.resume(run)
+    wait_for(lambda: any(NEW_WORKER in line for line in site.story()), "the new worker", seconds=120)
+    site.kube.evict("flights", pod)
+    wait_for(lambda: site.running_pod("boosting") != pod, "another pod", seconds=120)
     site.kube.preempt("flights", site.running_pod("candidate"))
     return successor
-
-
-def _succeeded(entry: dg.EventLogEntry) -> bool:
-    return entry.dagster_event is not None and entry.dagster_event.event_type == Type.STEP_SUCCESS
 
 
 def test_faults_on_one_gpu_change_nothing_in_the_result(build: Callable[[str], Site]) -> None:
@@ -249,11 +248,6 @@ def test_faults_on_one_gpu_change_nothing_in_the_result(build: Callable[[str], S
         (run,) = instance.get_runs(limit=1)
         ended = {Type.STEP_FAILURE, Type.STEP_UP_FOR_RETRY}
         assert not instance.get_records_for_run(run.run_id, of_type=ended).records
-        entries = instance.all_logs(run.run_id)
-    told = [entry.message for entry in entries]
+        told = [entry.message for entry in instance.all_logs(run.run_id)]
     assert sum("lost its pod" in message for message in told) == 2
-    # The new worker takes the pod of the search over, unless that was quicker than the worker's start.
-    began = [n for n, message in enumerate(told) if message.startswith("Executing steps in processes")]
-    ended = next(n for n, e in enumerate(entries) if e.step_key and "boosting" in e.step_key and _succeeded(e))
-    assert len(began) == 2
-    assert any("The run has a new worker" in message for message in told) or ended < began[1]
+    assert sum(NEW_WORKER in message for message in told) >= 1
