@@ -36,11 +36,13 @@ class CodeFolders:
 
     Args:
         folders: Folders to look at, with all below them but hidden ones and `NOT_CODE`.
+        files: Files to look at besides, such as a workspace that a cluster mounts elsewhere.
     """
 
-    def __init__(self, folders: Iterable[Path]) -> None:
+    def __init__(self, folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
         places = sorted({folder.resolve() for folder in folders})
         self._folders = [p for p in places if not any(p.is_relative_to(o) for o in places if o != p)]
+        self._files = tuple(files)  # as they are named: Kubernetes changes what a link stands for
         self._seen = frozenset(self._marks())
 
     def changed(self) -> bool:
@@ -54,6 +56,10 @@ class CodeFolders:
     def _marks(self) -> Iterator[tuple[str, int, int]]:
         for folder in self._folders:
             yield from _marks_below(folder)
+        for file in self._files:
+            if file.exists():
+                stat = file.stat()
+                yield str(file), stat.st_mtime_ns, stat.st_size
 
 
 def _marks_below(folder: Path) -> Iterator[tuple[str, int, int]]:
@@ -140,7 +146,7 @@ def main() -> None:
     workspace = Path(arguments[arguments.index("-w") + 1]) if "-w" in arguments else PROJECT / "workspace.yaml"
     needed = partial(
         check_when_needed,
-        code=CodeFolders(folders_of(workspace)),
+        code=CodeFolders(folders_of(workspace), [workspace]),
         state={},
         check=DagsterDaemonController.check_workspace_freshness,
     )

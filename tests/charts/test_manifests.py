@@ -4,9 +4,19 @@ import time
 from typing import Any
 
 import helm_python
-import kubernetes_validate
 import pytest
 
+from tests.charts.policy import (
+    VERSIONS,
+    assert_accounts_are_known,
+    assert_images_have_versions,
+    assert_names_are_unique,
+    assert_probed,
+    assert_restricted,
+    assert_sized,
+    assert_valid,
+    containers,
+)
 from tests.charts.rendering import (
     CHART,
     RELEASE,
@@ -19,7 +29,6 @@ from tests.charts.rendering import (
     rendered,
 )
 
-VERSIONS = ("1.31", "1.34", "1.37")
 KINDS = {
     "ConfigMap",
     "CronJob",
@@ -34,16 +43,6 @@ KINDS = {
     "Service",
     "ServiceAccount",
 }
-CLUSTER_WIDE = {"Namespace", "PriorityClass"}
-
-
-def containers(objects: list[Object]) -> list[tuple[str, Object, Object]]:
-    """Return (what it is, the pod's spec, the container) of each container."""
-    return [
-        (f"{what} {container['name']}", spec, container)
-        for what, spec in pod_specs(objects)
-        for container in [*spec.get("initContainers", []), *spec["containers"]]
-    ]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -54,8 +53,7 @@ def test_every_object_is_valid(version: str) -> None:
         for one in render(installation(teams=[{"name": "flights", "quota": {"gpus": 2}}]))
     }
 
-    for one in objects.values():
-        kubernetes_validate.validate(one, version, strict=True)
+    assert_valid(list(objects.values()), version)
 
     assert {kind for kind, _ in objects} == KINDS
 
@@ -69,49 +67,23 @@ def test_helm_finds_nothing_to_complain_of() -> None:
 
 
 def test_every_name_is_there_once_and_every_object_has_its_namespace() -> None:
-    objects = rendered()
-    names = [(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in objects]
-
-    assert len(names) == len(set(names))
-    assert {kind for kind, namespace, _ in names if namespace is None} == CLUSTER_WIDE
-    made = {o["metadata"]["name"] for o in of(objects, "Namespace")}
-    assert {namespace for _, namespace, _ in names} == {None, RELEASE, *made}
+    assert_names_are_unique(rendered())
 
 
 def test_pods_are_held_to_the_restricted_standard() -> None:
-    found = containers(rendered())
-    assert found
-
-    for what, pod, container in found:
-        security = pod["securityContext"] | container["securityContext"]
-        assert security["runAsNonRoot"] is True, what
-        assert security["runAsUser"] >= 10000, what
-        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, what
-        assert security["allowPrivilegeEscalation"] is False, what
-        assert security["readOnlyRootFilesystem"] is True, what
-        assert security["capabilities"] == {"drop": ["ALL"]}, what
-        assert not security.get("privileged"), what
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), what
-        kinds = {kind for volume in pod.get("volumes", []) for kind in set(volume) - {"name"}}
-        assert kinds <= {"emptyDir", "configMap", "secret"}, what
-        assert all("hostPort" not in port for port in container.get("ports", [])), what
+    assert_restricted(rendered())
 
 
 def test_every_container_asks_for_what_it_may_have() -> None:
-    for what, _, container in containers(rendered()):
-        resources = container["resources"]
-        assert set(resources["requests"]) == {"cpu", "memory"}, what
-        assert set(resources["limits"]) == {"cpu", "memory"}, what
-        # Memory cannot be taken back: what is not asked for may be gone when it is needed.
-        if "code-server" in what:
-            assert resources["requests"]["memory"] == resources["limits"]["memory"], what
+    assert_sized(rendered())
+
+
+def test_every_server_is_probed() -> None:
+    assert_probed(rendered())
 
 
 def test_no_image_is_without_a_version() -> None:
-    for what, _, container in containers(rendered()):
-        version = container["image"].rpartition(":")[2]
-        assert version not in {"", "latest"}, what
-        assert "/" not in version, what
+    assert_images_have_versions(rendered())
 
 
 def test_a_digest_wins_over_the_tag() -> None:
@@ -141,15 +113,26 @@ def test_a_teams_own_tag_wins_over_everybodys_digest() -> None:
 
 def test_no_pod_uses_the_default_account_and_no_account_hands_out_tokens_by_itself() -> None:
     objects = rendered()
-    known = {(o["metadata"]["namespace"], o["metadata"]["name"]) for o in of(objects, "ServiceAccount")}
 
+    assert_accounts_are_known(objects)
+
+    assert {a["metadata"]["name"] for a in of(objects, "ServiceAccount", namespace="team-births")} == {
+        "code-server",
+        "run-worker",
+        "step",
+    }
+
+
+def test_every_pod_may_pull_from_a_private_registry() -> None:
+    """Webserver and daemon through their account: the official chart does not see our list."""
+    secrets = [{"name": "registry-login"}]
+    objects = render(installation(imagePullSecrets=secrets))
+
+    account = only(objects, "ServiceAccount", "dagster", namespace=RELEASE)
+    assert account["imagePullSecrets"] == secrets
+    assert "imagePullSecrets" not in only(rendered(), "ServiceAccount", "dagster", namespace=RELEASE)
     for what, spec in pod_specs(objects):
-        assert (what.split("/")[0], spec["serviceAccountName"]) in known, what
-        assert isinstance(spec["automountServiceAccountToken"], bool), what
-    for account in of(objects, "ServiceAccount"):
-        by_itself = account["metadata"]["namespace"] == RELEASE  # the official chart's daemon does not ask for one
-        assert account["automountServiceAccountToken"] is by_itself
-    assert {name for namespace, name in known if namespace == "team-births"} == {"code-server", "run-worker", "step"}
+        assert spec["imagePullSecrets"] == secrets, what
 
 
 def test_every_namespace_is_closed_but_for_what_is_named() -> None:

@@ -86,6 +86,20 @@ WRONG: list[tuple[str, str, str, str, str]] = [
         "they would reach the pods of steps too",
     ),
     (
+        "postgresqlHost:",
+        "image: {digest: sha256}\n    postgresqlHost:",
+        "dagster.postgresql.image.digest",
+        "image:",
+        "an unknown field",
+    ),
+    (
+        "dagster:\n",
+        "dagster:\n  concurrency: {enabled: true}\n",
+        "dagster.concurrency.enabled",
+        "concurrency:",
+        "false; limits stand in `dagster.additionalInstanceConfig.concurrency`",
+    ),
+    (
         "dagsterDaemon:\n",
         "dagsterDaemon:\n    runMonitoring: {maxResumeRunAttempts: 0}\n",
         "dagster.dagsterDaemon.runMonitoring.maxResumeRunAttempts",

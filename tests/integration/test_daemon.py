@@ -35,6 +35,25 @@ def test_code_that_came_changed_or_went_is_seen_once_and_nothing_else(tmp_path: 
         assert not code.changed()
 
 
+def test_a_team_that_is_added_to_a_mounted_workspace_is_seen(tmp_path: Path) -> None:
+    """Kubernetes puts a ConfigMap's new content into a hidden folder and turns a link to it."""
+    workspace = tmp_path / "workspace.yaml"
+    for version in ("..1", "..2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "workspace.yaml").write_text(f"load_from: [] # {version}", encoding="utf-8")
+    os.utime(tmp_path / "..1" / "workspace.yaml", (1, 1))
+    (tmp_path / "..data").symlink_to("..1")
+    workspace.symlink_to("..data/workspace.yaml")
+    code = CodeFolders([], [workspace])
+    assert not code.changed()
+
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").replace(tmp_path / "..data")
+
+    assert code.changed()
+    assert not code.changed()
+
+
 def test_the_folders_are_the_project_and_the_modules_of_the_workspace() -> None:
     assert folders_of(ROOT / "workspace.yaml")[0] == ROOT
 
