@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._core.instance.config import ConcurrencyConfig  # noqa: TID251 - the base class's arguments
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
+from ml_assets.executors.pool_limits import refresh_default_limits
 from ml_assets.interfaces import PolicySource
 from ml_assets.interfaces.spend import SpendStore
 from resources.fair_queue import FairQueue, Look
@@ -62,6 +63,7 @@ class FairQueueDaemon(QueuedRunCoordinatorDaemon):
 
     def _queue_of(self, instance: dg.DagsterInstance) -> FairQueue:
         if id(instance) not in self._queues:
+            refresh_default_limits(instance)  # Dagster's queue would fail to, on PostgreSQL, and disregard pools
             if self._policy is None or self._spend is None:
                 from resources.profiles import current_profile
 

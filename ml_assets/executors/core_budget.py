@@ -1,4 +1,4 @@
-"""Which ready step may start next, when the steps of a run share a fixed number of cores."""
+"""Which ready step may start next, when the steps of a run share the cores and the memory of its worker."""
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import takewhile
@@ -11,23 +11,8 @@ from dagster._core.execution.plan.active import (  # noqa: TID251 the state mach
 from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the executor interface's own type
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG  # noqa: TID251 how older code names a pool
 
-from ml_assets.compute import CORES_TAG
-from ml_assets.errors import MlAssetsError
-
-
-def cores_of(step_key: str, tags: Mapping[str, str] | None, max_cores: int) -> int:
-    """Return the cores a step gets: its tag's number, at most `max_cores`, 1 without the tag.
-
-    Raises:
-        MlAssetsError: If the tag is not a whole number of at least 1.
-    """
-    asked = (tags or {}).get(CORES_TAG, "1")
-    if not (asked.isascii() and asked.isdigit() and int(asked) >= 1):
-        raise MlAssetsError(
-            f"step {step_key}: op tag {CORES_TAG!r} is {asked!r}; expected a whole number of at least 1, "
-            'such as "2". Correct `op_tags` of that asset.'
-        )
-    return min(int(asked), max_cores)
+from ml_assets.executors.demands import Demands, Share
+from ml_assets.executors.weighted_pools import WeightedPools
 
 
 def pool_of(step: Any) -> str | None:
@@ -36,18 +21,18 @@ def pool_of(step: Any) -> str | None:
 
 
 class CoreBudget(ActiveExecution):
-    """Dagster's state machine of a run, in which steps become executable only while their cores are free.
+    """Dagster's state machine of a run, in which steps become executable only while their cores and memory are free.
 
-    Ready steps are served in order (priority, then age). The first one whose cores are not free holds back
-    those behind it, so that a wide step is never starved by a stream of narrow ones. Ask for one step at a
-    time (`next_step`), and have `busy` tell of it before asking for the next.
+    Ready steps are served in order (priority, then age). The first one that does not fit in what is free holds back
+    those behind it, so that a large step is never starved by a stream of small ones. A step takes no more than there
+    is (`Demands.share`), so each fits in the end. Ask for one step at a time (`next_step`), and have `busy` tell of
+    it before asking for the next.
 
     Args:
         plan: The run's execution plan.
-        max_cores: Cores there are, at least 1.
-        busy: Cores of each step that has a live process or pod, also of one that ends just now. A retry of such a
+        demands: What its steps ask for; those that get pods use nothing of the worker.
+        busy: What each step takes that has a live process or pod, also one that ends just now. A retry of such a
             step waits for it without holding anything back.
-        in_pod: Whether a step (an ExecutionStep) has its own pod and so uses none of these cores.
         options: ActiveExecution's other arguments.
     """
 
@@ -55,19 +40,17 @@ class CoreBudget(ActiveExecution):
         self,
         plan: ExecutionPlan,
         *,
-        max_cores: int,
-        busy: Callable[[], Mapping[str, int]],
-        in_pod: Callable[[Any], bool] = lambda _: False,
+        demands: Demands,
+        busy: Callable[[], Mapping[str, Share]],
         **options: Any,
     ) -> None:
-        self._max_cores = max_cores
+        self._demands = demands
         self._busy = busy
-        self._in_pod = in_pod
         self._held: list[str] = []
         super().__init__(plan, **options)
 
     def next_step(self) -> Any | None:
-        """Return a step (an ExecutionStep) whose cores, pool slot and tag limits are free, or None."""
+        """Return a step (an ExecutionStep) whose cores, memory, pool slot and tag limits are free, or None."""
         steps = self.get_steps_to_execute(limit=1)
         return steps[0] if steps else None
 
@@ -83,14 +66,23 @@ class CoreBudget(ActiveExecution):
             self._in_flight.add(step_key)
             self._prep_for_dynamic_outputs(self.get_step_by_key(step_key))
 
+    def start_over(self, step_key: str) -> None:
+        """Make a step ready again whose process or pod has gone, without counting an attempt; its pool slot is free."""
+        self._in_flight.remove(step_key)
+        self._executable.append(step_key)
+        if self._instance_concurrency_context is not None:
+            self._instance_concurrency_context.free_step(step_key)
+
     def claim_again(self, step_key: str) -> None:
         """Know of the pool slot that an earlier worker of this run has claimed for a step, to free it when it ends."""
         step, claims = self.get_step_by_key(step_key), self._instance_concurrency_context
         pool = pool_of(step)
         if pool is None or claims is None or claims.claim(pool, step_key):
             return
-        # Somebody freed it meanwhile. The step runs anyway; a claim that waits would keep the run from ending.
-        claims._pending_claims.discard(step_key)  # noqa: SLF001 there is no other way to take a claim back
+        # Somebody freed it meanwhile. The step runs anyway; a claim that waits would keep the run from ending, and the
+        # steps of other runs from starting.
+        if isinstance(claims, WeightedPools):
+            claims.forget(step_key)
 
     def replay(self, events: Iterable[DagsterEvent]) -> list[str]:
         """Bring the state to where the events of an earlier worker leave it, and return the steps that it finished.
@@ -121,6 +113,16 @@ class CoreBudget(ActiveExecution):
         """Return whether the step was handed out and has no success, failure or retry event yet."""
         return step_key in self._in_flight
 
+    def waits_for_memory(self) -> tuple[str, Share, Share] | None:
+        """Return the step that waits for memory alone, its share and what is free; None when there is none."""
+        if not self._held:
+            return None
+        busy = self._busy()
+        free = self._free(busy)
+        shares = ((key, self._share(key)) for key in self._held if key not in busy)
+        first = next(((key, share) for key, share in shares if not share.fits(free)), None)
+        return (*first, free) if first is not None and first[1].cores <= free.cores else None
+
     @property
     def is_complete(self) -> bool:
         """Return whether nothing is left to do."""
@@ -131,13 +133,20 @@ class CoreBudget(ActiveExecution):
         self._held = []
         super()._update()
         busy = self._busy()
-        free = self._max_cores - sum(busy.values())
+        free = self._free(busy)
         ready = sorted(self._executable, key=lambda key: self._sort_key_fn(self.get_step_by_key(key)))
         idle = [key for key in ready if key not in busy]
-        away = [key for key in idle if self._in_pod(self.get_step_by_key(key))]
+        away = [key for key in idle if self._demands.wants_pod(self.get_step_by_key(key))]
         here = (key for key in idle if key not in away)
-        self._executable = [*away, *takewhile(lambda key: self._cores(key) <= free, here)]
+        self._executable = [*away, *takewhile(lambda key: self._share(key).fits(free), here)]
         self._held = [key for key in ready if key not in self._executable]
 
-    def _cores(self, step_key: str) -> int:
-        return cores_of(step_key, self.get_step_by_key(step_key).tags, self._max_cores)
+    def _free(self, busy: Mapping[str, Share]) -> Share:
+        total = self._demands.total
+        return Share(
+            total.cores - sum(share.cores for share in busy.values()),
+            total.memory_mib - sum(share.memory_mib for share in busy.values()),
+        )
+
+    def _share(self, step_key: str) -> Share:
+        return self._demands.share(self.get_step_by_key(step_key))

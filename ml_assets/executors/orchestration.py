@@ -1,7 +1,8 @@
 """One run on its way: starts the steps that may start, listens to their processes and pods, and concludes."""
 
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
@@ -16,9 +17,11 @@ from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the 
 from dagster._utils import get_run_crash_explanation
 from dagster_shared.error import SerializableErrorInfo
 
-from ml_assets.executors.core_budget import CoreBudget, cores_of, pool_of
+from ml_assets.executors.core_budget import CoreBudget, pool_of
+from ml_assets.executors.demands import Demands
 from ml_assets.executors.event_tail import EventTail
 from ml_assets.executors.gpus import MachineGpus
+from ml_assets.executors.memory_kills import MemoryKills, killed, started_again
 from ml_assets.executors.pod_steps import PodSteps
 from ml_assets.executors.preload import WarmState, native_pool_threads, threads_lost_by_fork
 from ml_assets.executors.step_process import StepCommand, StepProcess
@@ -37,14 +40,16 @@ class Orchestration:
         plan: Its execution plan.
         active: Its state machine.
         warm: What forked steps inherit.
-        max_cores: Cores that forked steps share.
+        demands: What its steps ask for, and which of them get pods.
         processes: Forked steps that are alive, by step key.
         pods: Steps in pods; None when there is no cluster.
-        wants_pod: Whether a step (an ExecutionStep) gets a pod.
         gpus: The machine's GPUs; None where GPUs are in pods.
+        memory_kills: Tells which processes the kernel ended for lack of memory.
         errors: Errors of processes, by pid.
         stopping: Whether the run was told to stop.
         leaving: Whether another worker will carry the run on.
+        forked: Whether there was a fork.
+        told_of_memory: Whether the run's log says that steps wait for memory.
     """
 
     executor: Executor
@@ -52,15 +57,16 @@ class Orchestration:
     plan: ExecutionPlan
     active: CoreBudget
     warm: WarmState
-    max_cores: int
+    demands: Demands
     processes: dict[str, StepProcess]
     pods: PodSteps | None
-    wants_pod: Callable[[Any], bool]
     gpus: MachineGpus | None = None
+    memory_kills: MemoryKills = field(default_factory=MemoryKills)
     errors: dict[int, SerializableErrorInfo] = field(default_factory=dict)
     stopping: bool = False
     leaving: bool = False
     forked: bool = False
+    told_of_memory: bool = False
 
     def events(self) -> Iterator[DagsterEvent]:
         """Yield the events of the run until all its steps have ended.
@@ -100,6 +106,9 @@ class Orchestration:
                 storage.free_concurrency_slot_for_step(self.context.run_id, key)
         if self.pods is not None:
             self.pods.adopt(events)
+            for key, launch in self.pods.launches.items():
+                if launch.memory_mib is not None:
+                    self.demands.raise_memory(self.active.get_step_by_key(key), launch.memory_mib)
         yield DagsterEvent.engine_event(
             self.context,
             "A new worker carries the run on: steps that have ended stay as they are, steps in pods go on, and steps "
@@ -137,10 +146,9 @@ class Orchestration:
 
     def _start_steps(self) -> Iterator[DagsterEvent]:
         while step := self.active.next_step():
-            if self.pods is not None and self.wants_pod(step):
-                self.pods.start(step)
+            if self.pods is not None and self.demands.wants_pod(step):
+                self.pods.start(step, memory_mib=self.demands.raised_memory(step))
                 continue
-            cores = cores_of(step.key, step.tags, self.max_cores)
             # the definition is cached on the job; asking for it here keeps it the newest entry for the child
             self.context.job.get_definition()
             yield DagsterEvent.step_worker_starting(
@@ -158,7 +166,7 @@ class Orchestration:
                     known_state=self.active.get_known_state(),
                     run_config=self.context.run_config,
                     retry_mode=self.executor.retries,
-                    cores=cores,
+                    share=self.demands.share(step),
                     gpus=None if self.gpus is None else self.gpus.visible(step.key, step.tags),
                     thread_pools=self.warm.thread_pools,
                 )
@@ -167,6 +175,23 @@ class Orchestration:
                 self.forked = True
                 yield from self._warn_of_threads()
         yield from self.active.concurrency_event_iterator(self.context)
+        yield from self._tell_of_memory()
+
+    def _tell_of_memory(self) -> Iterator[DagsterEvent]:
+        """Say once why steps wait though cores are idle."""
+        waiting = None if self.told_of_memory else self.active.waits_for_memory()
+        if waiting is None:
+            return
+        key, share, free = waiting
+        self.told_of_memory = True
+        yield DagsterEvent.engine_event(
+            self.context,
+            f"Step {key} waits for memory: it asks for {share.memory_mib} MiB, and running steps leave "
+            f"{free.memory_mib} of the worker's {self.demands.total.memory_mib} MiB. It starts when there is enough, "
+            "and those behind it after it. `memory_gib` of `compute` is what a step asks for; ML_ASSETS_MEMORY_MIB "
+            "is what the steps of one run share.",
+            EngineEventData(),
+        )
 
     def _warn_of_threads(self) -> Iterator[DagsterEvent]:
         lost, native = threads_lost_by_fork(), native_pool_threads()
@@ -209,14 +234,28 @@ class Orchestration:
         self.active.verify_complete(self.context, process.step_key)
 
     def _report_crash(self, process: StepProcess, exit_code: int) -> Iterator[DagsterEvent]:
-        explanation = get_run_crash_explanation(f"The process of step {process.step_key}", exit_code)
-        error = SerializableErrorInfo(message=explanation, stack=[], cls_name="StepProcessCrash")
         step = self.active.get_step_by_key(process.step_key)
+        explanation = get_run_crash_explanation(f"The process of step {step.key}", exit_code)
+        if exit_code == -signal.SIGKILL:
+            for_memory = self.memory_kills.claim()
+            memory = self.demands.more_memory(step) if for_memory and not self.stopping else None
+            if memory is not None and self.active.is_running(step.key):
+                yield from self._start_over(step, memory)
+                return
+            explanation = killed(step.key, self.demands.of(step), self.demands.worker, for_memory=for_memory)
+        error = SerializableErrorInfo(message=explanation, stack=[], cls_name="StepProcessCrash")
         yield DagsterEvent.engine_event(self.context.for_step(step), explanation, EngineEventData.engine_error(error))
         if self.active.is_running(process.step_key):
             yield from self._fail_or_retry(process, error)
         else:  # it died after its last step event
             self.errors[process.pid] = error
+
+    def _start_over(self, step: Any, memory_mib: int) -> Iterator[DagsterEvent]:
+        """Have a step start again with more memory, when that is free or in a pod."""
+        message = started_again(step.key, self.demands.of(step), memory_mib)
+        yield DagsterEvent.engine_event(self.context.for_step(step), message, EngineEventData())
+        self.demands.raise_memory(step, memory_mib)
+        self.active.start_over(step.key)
 
     def _fail_or_retry(self, process: StepProcess, error: SerializableErrorInfo) -> Iterator[DagsterEvent]:
         step = self.active.get_step_by_key(process.step_key)

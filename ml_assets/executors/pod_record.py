@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dagster import DagsterEvent, Executor, IntMetadataValue, MetadataValue, TextMetadataValue
@@ -14,9 +14,53 @@ from dagster._core.execution.plan.objects import ErrorSource, StepFailureData  #
 from dagster_shared.error import SerializableErrorInfo
 
 from ml_assets.executors.core_budget import CoreBudget
-from ml_assets.executors.pods import PodLaunch, StepDemand
+from ml_assets.executors.pods import PodLaunch, PodLook, StepDemand
 
 _JOB, _NUMBER, _FREE, _MEMORY = "Kubernetes Job name", "start", "free_starts", "memory_mib"
+
+
+@dataclass(kw_only=True)
+class Wait:
+    """How long a pod has waited for its start, by what it waited for; times are those of `time.monotonic`.
+
+    A pod may go back and forth between a queue and another reason. Each kind of waiting is summed over all its turns,
+    so that no pod waits for longer than the limits of both kinds together.
+
+    Attributes:
+        since: When the waiting began.
+        counted: Until when it is counted in `seconds`.
+        last: What the last look showed; None before the first.
+        seconds: Time waited, by whether it was only for something that others use.
+        told: Reasons that the run's log tells already.
+    """
+
+    since: float = field(default_factory=time.monotonic)
+    counted: float | None = None
+    last: PodLook | None = None
+    seconds: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
+    told: set[tuple[bool, str]] = field(default_factory=set)
+
+    def count(self, look: PodLook, now: float) -> PodLook:
+        """Count the time since the last look, and return this one with what holds of it.
+
+        The time between two looks was spent as the first of them saw it. Where the cluster gives no reason, as when it
+        shows no pod for a moment, the last reason holds until the pod has a node.
+        """
+        last = self.last or look
+        if not look.why and look.node is None:
+            look = replace(look, reason=last.reason, message=last.message, queued=last.queued)
+        spent_as = look if self.last is None else last
+        self.seconds[spent_as.queued] += now - (self.since if self.counted is None else self.counted)
+        self.last, self.counted = look, now
+        return look
+
+    def is_news(self, look: PodLook, notice_seconds: float) -> bool:
+        """Return whether a reason is to be told: each once, and after the first one only those that last."""
+        reason = (look.queued, look.reason)
+        if not look.why or reason in self.told or (self.told and self.seconds[look.queued] < notice_seconds):
+            return False
+        self.told.add(reason)
+        return True
 
 
 @dataclass(kw_only=True)
@@ -27,13 +71,11 @@ class Pod:
         step: The step (an ExecutionStep).
         demand: What it asks for.
         launch: Which start it is.
-        since: Since when it waits for what it waits for now.
         created: Whether the cluster has said that its Job is there.
-        queued: Whether it waited only for something that others use, at the last look.
+        wait: How long it has waited for its start.
         running_since: When it was first seen running.
         leaving_since: When it was first seen ending.
         overdue: Whether it was removed because it ran for too long.
-        told: Reasons for waiting that the run's log tells already.
         decided: Whether its end is in the run's log, or on its way there.
         done_since: When the end of the step was read from the log.
     """
@@ -41,13 +83,11 @@ class Pod:
     step: Any
     demand: StepDemand
     launch: PodLaunch
-    since: float = field(default_factory=time.monotonic)
     created: bool = False
-    queued: bool = False
+    wait: Wait = field(default_factory=Wait)
     running_since: float | None = None
     leaving_since: float | None = None
     overdue: bool = False
-    told: set[str] = field(default_factory=set)
     decided: bool = False
     done_since: float | None = None
 

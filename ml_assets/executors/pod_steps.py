@@ -19,7 +19,7 @@ from ml_assets.executors import pod_words as words
 from ml_assets.executors.cluster_line import ClusterLine
 from ml_assets.executors.core_budget import CoreBudget
 from ml_assets.executors.event_tail import EventTail
-from ml_assets.executors.pod_record import Pod, StepLog, launch_of, metadata_of
+from ml_assets.executors.pod_record import Pod, StepLog, Wait, launch_of, metadata_of
 from ml_assets.executors.pods import (
     PodEnd,
     PodLaunch,
@@ -87,10 +87,10 @@ class PodSteps:
         """Return whether no step is in a pod."""
         return all(pod.done_since is not None for pod in self.pods.values())
 
-    def start(self, step: Any) -> None:
-        """Start a step (an ExecutionStep) in a pod."""
+    def start(self, step: Any, *, memory_mib: int | None = None) -> None:
+        """Start a step (an ExecutionStep) in a pod, with other memory in MiB than its tags ask for if that is given."""
         line = self.line
-        former = self.launches.get(step.key, PodLaunch(job="", number=-1))
+        former = self.launches.get(step.key, PodLaunch(job="", number=-1, memory_mib=memory_mib))
         number = former.number + 1
         launch = replace(former, job=line.cluster.job_name(step.key, number), number=number)
         self._begin(step, demand_of(step.key, step.tags), launch)
@@ -170,24 +170,29 @@ class PodSteps:
     def _begin(self, step: Any, demand: StepDemand, launch: PodLaunch) -> None:
         self.launches[step.key] = launch
         pod = Pod(step=step, demand=demand, launch=launch)
+        asked = replace(demand, memory_mib=launch.memory_mib or demand.memory_mib)
         self.pods[step.key] = pod
         DagsterEvent.step_worker_starting(
             self.context.for_step(step),
             f'Starting "{step.key}" in a pod of its own, Kubernetes Job {launch.job}: it asks for '
-            f"{self.worker.lacks(demand)}.",
+            f"{self.worker.lacks(asked)}.",
             metadata=metadata_of(launch),
         )
         self._create(pod)
 
     def _create(self, pod: Pod, *, adopted: bool = False) -> None:
+        launch = replace(pod.launch, keep_seconds=self.rules.keep_seconds)
         try:
-            there = self.line.ask(lambda cluster: cluster.start(self._handler_context(pod), pod.launch, pod.demand))
+            there = self.line.ask(lambda cluster: cluster.start(self._handler_context(pod), launch, pod.demand))
         except PodRefusedError as error:
-            self.log.fail(pod, str(error))
+            if error.for_now:
+                self.log.fail(pod, str(error))
+            else:  # the next try would be refused for the same reason
+                self.log.fail_for_good(pod, str(error), "PodRefused")
             return
         if there is None:
             return
-        pod.created, pod.since = True, time.monotonic()
+        pod.created, pod.wait = True, Wait()
         if adopted:
             what = "goes on in its pod" if there else "had no pod yet: one is started now"
             self.log.tell(
@@ -279,24 +284,21 @@ class PodSteps:
         elif look.phase == PodPhase.WAITING:
             self._watch_waiting(pod, look)
         else:
-            pod.since = now  # a Job whose pod has just gone looks like one that waits, for a moment
+            pod.wait = Wait()  # a Job whose pod has just gone looks like one that waits, for a moment
             self._watch_running(pod, look)
 
     def _watch_waiting(self, pod: Pod, look: PodLook) -> None:
-        now, key = time.monotonic(), pod.step.key
-        if now - pod.since < self.rules.notice_seconds:
+        now, key, wait = time.monotonic(), pod.step.key, pod.wait
+        if now - wait.since < self.rules.notice_seconds:
             return
-        look = self.line.explain(pod.launch.job, look)
-        if look.queued != pod.queued:  # each kind of waiting has its own limit
-            pod.queued, pod.since = look.queued, now
-        waited = now - pod.since
+        look = wait.count(self.line.explain(pod.launch.job, look), now)
+        waited = wait.seconds[look.queued]
         limit = self.rules.queue_seconds if look.queued else self.rules.pending_seconds
         if waited > limit:
             if self.line.remove(pod.launch.job):
                 message = words.never_started(key, pod.launch.job, look, limit)
                 self.log.fail_for_good(pod, message, "PodNeverStarted")
-        elif look.why and f"{look.reason} {look.queued}" not in pod.told:
-            pod.told.add(f"{look.reason} {look.queued}")
+        elif wait.is_news(look, self.rules.notice_seconds):
             self.log.tell(pod, words.waiting(key, pod.launch.job, look, waited, limit))
 
     def _watch_running(self, pod: Pod, look: PodLook) -> None:

@@ -112,6 +112,14 @@ class PodRules:
     away_seconds: float = 1800.0
     free_starts: int = 5
 
+    @property
+    def keep_seconds(self) -> float:
+        """Return how long a Job must stay after its end at least, so that the executor learns how it ended.
+
+        It may not see the Job for as long as the cluster's API may be away, nor while the run's worker is replaced.
+        """
+        return max(3600.0, 2 * (self.away_seconds + self.look_seconds))
+
 
 class PodPhase(StrEnum):
     """Where a step's pod is in its life."""
@@ -178,12 +186,14 @@ class PodLaunch:
         number: Which start of this step in its run, from 0.
         free_starts: How many starts before this one were after a disruption.
         memory_mib: Memory in MiB in place of what the tags ask for; None for what they ask.
+        keep_seconds: How long its Job stays after its end at least, if its configuration gives it a time to go.
     """
 
     job: str
     number: int = 0
     free_starts: int = 0
     memory_mib: int | None = None
+    keep_seconds: float = 0.0
 
 
 class ClusterAwayError(Exception):
@@ -191,7 +201,11 @@ class ClusterAwayError(Exception):
 
 
 class PodRefusedError(MlAssetsError):
-    """The cluster does not take the Job of a step."""
+    """The cluster does not take the Job of a step; with `for_now` it may take the same one later."""
+
+    def __init__(self, message: str, *, for_now: bool = False) -> None:
+        self.for_now = for_now
+        super().__init__(message)
 
 
 class PodRunner(Protocol):

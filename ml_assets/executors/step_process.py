@@ -30,6 +30,8 @@ from dagster._utils.interrupts import capture_interrupts
 from dagster_shared.error import SerializableErrorInfo
 from threadpoolctl import ThreadpoolController
 
+from ml_assets.executors.demands import Share
+
 _FORK = multiprocessing.get_context("fork")
 _FINISHED = b""
 _PR_SET_PDEATHSIG = 1
@@ -51,7 +53,7 @@ class StepCommand:
         known_state: Outputs produced and attempts made so far.
         run_config: The run's configuration.
         retry_mode: The executor's; the child leaves retries to it.
-        cores: Numeric threads the step may use, at least 1.
+        share: What it takes of the run's worker; its numeric libraries use as many threads as it has cores.
         gpus: GPUs it may use, as CUDA names them, separated by commas; None to leave that as it is.
         thread_pools: Numeric libraries loaded before the fork.
     """
@@ -64,7 +66,7 @@ class StepCommand:
     known_state: KnownExecutionState
     run_config: Mapping[str, object]
     retry_mode: RetryMode
-    cores: int
+    share: Share
     gpus: str | None = None
     thread_pools: ThreadpoolController
 
@@ -74,13 +76,13 @@ class StepProcess:
 
     Attributes:
         step_key: The step it executes.
-        cores: Cores it occupies until the process has gone.
+        share: What it takes of the run's worker until the process has gone.
         finished: Whether the child said that it sent everything; without that its end is a crash.
     """
 
     def __init__(self, command: StepCommand) -> None:
         self.step_key = command.step_key
-        self.cores = command.cores
+        self.share = command.share
         self.finished = False
         reader, writer = _FORK.Pipe(duplex=False)
         self._reader: Connection | None = reader
@@ -141,7 +143,7 @@ def _run_step(command: StepCommand, connection: Connection, parent_pid: int) -> 
     gc.freeze()
     with capture_interrupts():
         try:
-            limit_threads(command.cores, command.thread_pools)
+            limit_threads(command.share.cores, command.thread_pools)
             if command.gpus is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = command.gpus  # noqa: TID251 - set, for CUDA and torch, not read
             _reseed()
@@ -161,7 +163,11 @@ def _step_events(command: StepCommand) -> Iterator[DagsterEvent]:
             create_context_free_log_manager(instance, run),
             run.job_name,
             message=f'Executing step "{command.step_key}" in a forked process.',
-            metadata={"pid": MetadataValue.text(str(os.getpid())), "cores": MetadataValue.int(command.cores)},
+            metadata={
+                "pid": MetadataValue.text(str(os.getpid())),
+                "cores": MetadataValue.int(command.share.cores),
+                "memory_mib": MetadataValue.int(command.share.memory_mib),
+            },
             step_key=command.step_key,
         )
         yield from execute_plan_iterator(

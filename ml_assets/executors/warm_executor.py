@@ -40,14 +40,15 @@ from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the 
 from dagster._core.execution.retries import RetryMode, get_retries_config  # noqa: TID251 config of executors
 from dagster._core.execution.tags import get_tag_concurrency_limits_config  # noqa: TID251 config of executors
 
-from ml_assets.executors.core_budget import CoreBudget, cores_of
+from ml_assets.executors.core_budget import CoreBudget
+from ml_assets.executors.demands import Demands, Share
 from ml_assets.executors.event_tail import EventTail
 from ml_assets.executors.gpus import MachineGpus, require_gpus
 from ml_assets.executors.orchestration import Orchestration
 from ml_assets.executors.pod_lint import require_sound_pod
 from ml_assets.executors.pod_steps import PodSteps
-from ml_assets.executors.pods import PodRules, PodRunnerFactory, WorkerSize, demand_of
-from ml_assets.executors.preload import warm_up
+from ml_assets.executors.pods import PodRules, PodRunnerFactory, WorkerSize
+from ml_assets.executors.preload import WarmState, warm_up
 from ml_assets.executors.step_process import StepProcess
 from ml_assets.executors.weighted_pools import WeightedPools
 from ml_assets.executors.worker_size import available_cores, available_memory_mib
@@ -82,8 +83,9 @@ _CONFIG = {
     "memory_mib": Field(
         Noneable(Int),
         default_value=None,
-        description="Memory in MiB that a forked step may ask for; a step that asks for more gets a pod where there is "
-        "a cluster. By default the limit of this process's container, or the machine's memory.",
+        description="Memory in MiB that the forked steps of one run share; a step that asks for more gets a pod where "
+        "there is a cluster, and else all of it. By default the limit of this process's container, or the machine's "
+        "memory.",
     ),
     "gpus": Field(
         Noneable(Array(String)),
@@ -108,7 +110,7 @@ class WarmExecutor(Executor):
         retries: Whether steps are retried.
         tag_concurrency_limits: Limits per step tag, in Dagster's form.
         preload: Modules imported before the first fork.
-        memory_mib: Memory in MiB that a forked step may ask for; None for no bound.
+        memory_mib: Memory in MiB that the running steps share, at least 1; None for no bound.
         gpus: GPUs of this machine as CUDA names them; None when nobody looked for any, which counts as none.
         open_cluster: Opens the cluster for pods; None: all steps are forked.
         rules: Times and limits of pods.
@@ -126,7 +128,6 @@ class WarmExecutor(Executor):
         open_cluster: PodRunnerFactory | None = None,
         rules: PodRules = _RULES,
     ) -> None:
-        self._max_cores = max_cores
         self._retries = retries
         self._tag_concurrency_limits = tag_concurrency_limits
         self._preload = tuple(preload)
@@ -150,42 +151,69 @@ class WarmExecutor(Executor):
             DagsterExecutionInterruptedError: If the run was cancelled.
         """
         started = time.perf_counter()
-        for step in execution_plan.steps:
-            cores_of(step.key, step.tags, self._max_cores)
-            demand_of(step.key, step.tags)
-            if self._wants_pod(step):
-                require_sound_pod(step.key, step.tags)
-        here = None if self._open_cluster is not None else len(self._gpus or ())
-        if here is not None:
-            require_gpus(((step.key, step.tags) for step in execution_plan.steps), here)
+        demands = Demands(self._worker, has_cluster=self._open_cluster is not None)
+        self._require_runnable(execution_plan, demands)
         warm = warm_up(self._preload)
+        yield self._started_event(plan_context, execution_plan, warm)
+        yield from self._run(plan_context, execution_plan, demands, warm)
         yield DagsterEvent.engine_event(
             plan_context,
+            f"All steps ended after {time.perf_counter() - started:.2f} s (pid: {os.getpid()})",
+            EngineEventData.multiprocess(os.getpid()),
+        )
+
+    @property
+    def _gpus_here(self) -> int | None:
+        """Return how many GPUs steps share on this machine; None where GPUs are in pods."""
+        return None if self._open_cluster is not None else len(self._gpus or ())
+
+    def _require_runnable(self, execution_plan: ExecutionPlan, demands: Demands) -> None:
+        """Refuse a run with a step that could not run, before any of its steps starts."""
+        for step in execution_plan.steps:
+            demands.of(step)
+            if demands.wants_pod(step):
+                require_sound_pod(step.key, step.tags)
+        if self._gpus_here is not None:
+            require_gpus(((step.key, step.tags) for step in execution_plan.steps), self._gpus_here)
+
+    def _started_event(
+        self, context: PlanOrchestrationContext, execution_plan: ExecutionPlan, warm: WarmState
+    ) -> DagsterEvent:
+        worker = self._worker
+        memory = {} if worker.memory_mib is None else {"memory_mib": MetadataValue.int(worker.memory_mib)}
+        return DagsterEvent.engine_event(
+            context,
             f"Executing steps in processes forked from the run process (pid: {os.getpid()})",
             EngineEventData(
                 metadata={
                     "pid": MetadataValue.text(str(os.getpid())),
-                    "cores": MetadataValue.int(self._max_cores),
+                    "cores": MetadataValue.int(worker.cores),
+                    **memory,
                     "preload_seconds": MetadataValue.float(round(warm.import_seconds, 3)),
                     "step_keys": MetadataValue.text(str(execution_plan.step_keys_to_execute)),
                 }
             ),
         )
+
+    def _run(
+        self, context: PlanOrchestrationContext, execution_plan: ExecutionPlan, demands: Demands, warm: WarmState
+    ) -> Iterator[DagsterEvent]:
+        """Yield the events of the steps, while the run's claims of pools and its numeric threads are in place."""
         processes: dict[str, StepProcess] = {}
         in_pods: dict[str, Any] = {}
+        here = self._gpus_here
         with (
             warm.thread_pools.limit(limits=1),  # inherited, so that a step of one core need not set anything
             WeightedPools(
-                plan_context.instance,
-                plan_context.dagster_run,
+                context.instance,
+                context.dagster_run,
                 tags_of=lambda key: execution_plan.get_step_by_key(key).tags,
                 gpus=here,
             ) as claims,
             CoreBudget(
                 execution_plan,
-                max_cores=self._max_cores,
-                busy=lambda: {key: p.cores for key, p in processes.items()} | dict.fromkeys(in_pods, 0),
-                in_pod=self._wants_pod,
+                demands=demands,
+                busy=lambda: {key: p.share for key, p in processes.items()} | dict.fromkeys(in_pods, Share()),
                 retry_mode=self._retries,
                 tag_concurrency_limits=self._tag_concurrency_limits,
                 instance_concurrency_context=claims,
@@ -193,24 +221,15 @@ class WarmExecutor(Executor):
         ):
             yield from Orchestration(
                 executor=self,
-                context=plan_context,
+                context=context,
                 plan=execution_plan,
                 active=active,
                 warm=warm,
-                max_cores=self._max_cores,
+                demands=demands,
                 processes=processes,
-                pods=self._pods(plan_context, active, in_pods),
-                wants_pod=self._wants_pod,
+                pods=self._pods(context, active, in_pods),
                 gpus=None if here is None else MachineGpus(ids=self._gpus, held=claims.devices),
             ).events()
-        yield DagsterEvent.engine_event(
-            plan_context,
-            f"All steps ended after {time.perf_counter() - started:.2f} s (pid: {os.getpid()})",
-            EngineEventData.multiprocess(os.getpid()),
-        )
-
-    def _wants_pod(self, step: Any) -> bool:
-        return self._open_cluster is not None and self._worker.lacks(demand_of(step.key, step.tags)) is not None
 
     def _pods(self, context: PlanOrchestrationContext, active: CoreBudget, in_pods: dict[str, Any]) -> PodSteps | None:
         open_cluster = self._open_cluster

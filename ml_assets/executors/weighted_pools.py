@@ -2,13 +2,15 @@
 
 The slots, the queue of those who wait and the ways they are freed are Dagster's own, so that its UI shows them and
 its monitoring frees them when a run dies. Only the claim is another: it takes place in one transaction that locks
-the pool's limit, so that two steps never hold half of what each needs.
+the pool's limit, so that two steps never hold half of what each needs. Every pool is claimed so: on PostgreSQL
+Dagster's own claim commits after each statement, and steps that claim at the same moment may all get the last slot.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from dagster import DagsterInstance, DagsterRun
@@ -20,12 +22,39 @@ from dagster._time import get_current_datetime
 
 from ml_assets.compute import GPUS_POOL, MODELS_POOL, gpus_asked, gpus_granted
 from ml_assets.errors import MlAssetsError
+from ml_assets.executors.gpu_devices import GpuDevices
+from ml_assets.executors.pool_limits import give_default_limit, integrity_error, tables
 
 LOOK_SECONDS = 1.0
 """Time between two looks of a step that waits; a GPU that is free is worth a short one."""
 
+_MOST_LOOK_SECONDS = 15.0
+"""In other pools, where hundreds may wait, that time grows to this one, as it does in Dagster."""
+
 FORGET_SECONDS = 5.0
 """A step that nobody asks for any more, as when its cores were given to another one, loses its place after so long."""
+
+_MOST_PRIORITY = 2**31 - 1
+"""PostgreSQL keeps priorities in 32 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    """What a step asks for.
+
+    Attributes:
+        pool: Whose slots.
+        run_id: The step's run.
+        step_key: The step.
+        weight: How many slots.
+        priority: The highest is served first.
+    """
+
+    pool: str
+    run_id: str
+    step_key: str
+    weight: int
+    priority: int
 
 
 class WeightedPools(InstanceConcurrencyContext):
@@ -55,7 +84,9 @@ class WeightedPools(InstanceConcurrencyContext):
         self._tags_of = tags_of
         self._gpus = gpus
         self._storage: Any = instance.event_log_storage
+        self._devices = GpuDevices(instance.run_storage, gpus) if gpus else None
         self._looks: dict[str, float] = {}
+        self._misses: dict[str, int] = {}
         self._asked: dict[str, float] = {}
 
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
@@ -64,114 +95,150 @@ class WeightedPools(InstanceConcurrencyContext):
         Raises:
             MlAssetsError: If a step asks for more GPUs than the pool will ever have.
         """
-        if concurrency_key != GPUS_POOL or not self._bounds_steps():
-            return super().claim(concurrency_key, step_key, step_priority)
-        asked = gpus_asked(self._tags_of(step_key))
-        if asked and self._gpus is not None and not gpus_granted(asked, self._gpus):
-            return super().claim(MODELS_POOL, step_key, step_priority)
-        limit = self._limit()
+        if not self._bounds_steps():
+            return True
+        pool, asked = concurrency_key, 0
+        if pool == GPUS_POOL:
+            asked = gpus_asked(self._tags_of(step_key))
+            if asked and self._gpus is not None and not gpus_granted(asked, self._gpus):
+                pool, asked = MODELS_POOL, 0
+        limit = self._limit(pool)
         if limit is None:
+            self.forget(step_key)
             return True
         self._asked[step_key] = time.monotonic()
-        return self._claim_slots(step_key, max(asked, 1), limit, self._run_priority + step_priority)
+        priority = min(max(self._run_priority + step_priority, -_MOST_PRIORITY), _MOST_PRIORITY)
+        claim = _Claim(pool=pool, run_id=self._run_id, step_key=step_key, weight=max(asked, 1), priority=priority)
+        return self._claim_slots(claim, limit)
 
     def pending_claim_steps(self) -> list[str]:
         """Return the steps that wait for slots; one that could not start anyhow stops holding back the others."""
         for step_key in list(self._pending_claims):
             if time.monotonic() > self._asked.get(step_key, math.inf) + FORGET_SECONDS:
-                self._storage.free_concurrency_slot_for_step(self._run_id, step_key)
-                self._pending_claims.discard(step_key)
+                self.forget(step_key)
         return super().pending_claim_steps()
 
-    def devices(self, step_key: str) -> tuple[int, ...]:
-        """Return which GPUs of the machine a step holds, as places among the pool's slots, counted from 0."""
-        slots = _tables().ConcurrencySlotsTable
-        with self._storage.index_connection() as connection:
-            rows = connection.execute(
-                slots.select().where(slots.c.concurrency_key == GPUS_POOL).order_by(slots.c.id)
-            ).fetchall()
-        return tuple(place for place, row in enumerate(rows) if row.run_id == self._run_id and row.step_key == step_key)
-
-    def _bounds_steps(self) -> bool:
-        granularity = self._pool_config.pool_granularity
-        return self._storage.supports_global_concurrency_limits and granularity != PoolGranularity.RUN
-
-    def _limit(self) -> int | None:
-        """Return how many slots the pool has; None when it bounds nothing."""
-        if self._pools is None:
-            self._sync_pools()
-        info = self.get_pool_info(GPUS_POOL)
-        if info is not None and not info.from_default:
-            return info.limit
-        if self._gpus is None:
-            return None
-        with suppress(_integrity_error()):  # another run gives it the same limit at this moment
-            self._storage.set_concurrency_slots(GPUS_POOL, self._gpus)
-        self._sync_pools()
-        return self._gpus
-
-    def _claim_slots(self, step_key: str, weight: int, limit: int, priority: int) -> bool:
-        if step_key in self._pending_claims and time.monotonic() < self._looks[step_key]:
-            return False
-        if weight > limit:
+    def forget(self, step_key: str) -> None:
+        """Take a step that waits for slots out of the queue; nothing happens to one that has them."""
+        if step_key in self._pending_claims:
             self._storage.free_concurrency_slot_for_step(self._run_id, step_key)
-            raise MlAssetsError(
-                f"Step {step_key} asks for {weight} GPUs; the pool {GPUS_POOL!r} has {limit} in all, so it would wait "
-                "for ever. Ask for fewer in the pipeline's `compute`, or raise the pool's limit in the UI "
-                "(Deployment, Concurrency)."
-            )
-        if _take(self._storage, self._run_id, step_key, weight=weight, priority=priority):
             self._pending_claims.discard(step_key)
-            self._claims.add(step_key)
-            return True
-        self._pending_claims.add(step_key)
-        self._looks[step_key] = self._pending_timeouts[step_key] = time.monotonic() + LOOK_SECONDS
-        self._sync_pools()
-        return False
+
+    def devices(self, step_key: str) -> tuple[int, ...]:
+        """Return which GPUs of the machine a step that has its slots holds, as places counted from 0."""
+        return (
+            () if self._devices is None or step_key not in self._claims else self._devices.of((self._run_id, step_key))
+        )
 
     def interval_to_next_pending_claim_check(self) -> float:
         """Return how long a caller may sleep before it asks again, in seconds."""
         return min(LOOK_SECONDS, 0.1) if self._pending_claims else 0.0
 
+    def _bounds_steps(self) -> bool:
+        granularity = self._pool_config.pool_granularity
+        return self._storage.supports_global_concurrency_limits and granularity != PoolGranularity.RUN
 
-def _take(storage: Any, run_id: str, step_key: str, *, weight: int, priority: int) -> bool:
-    """Give a step all its slots of the pool in one transaction, if it is the next one and they are free."""
-    slots, waiting = _tables().ConcurrencySlotsTable, _tables().PendingStepsTable
+    def _limit(self, pool: str) -> int | None:
+        """Return how many slots a pool has; None when it bounds nothing."""
+        if self._pools is None:
+            self._sync_pools()
+        info = self.get_pool_info(pool)
+        if info is not None and not info.from_default:
+            return info.limit
+        if pool != GPUS_POOL:
+            return self._default_limit(pool)
+        if self._gpus is None:
+            return None
+        with suppress(integrity_error()):  # another run gives it the same limit at this moment
+            self._storage.set_concurrency_slots(GPUS_POOL, self._gpus)
+        self._sync_pools()
+        return self._gpus
+
+    def _default_limit(self, pool: str) -> int | None:
+        """Return the limit of a pool to which nobody gave one of its own."""
+        default, info = self._pool_config.default_pool_limit, self.get_pool_info(pool)
+        if (None if info is None else info.limit) != default:
+            if default is None:
+                self._storage.initialize_concurrency_limit_to_default(pool)  # which removes the former one
+            else:
+                give_default_limit(self._storage, pool, default)
+            self._sync_pools()
+            info = self.get_pool_info(pool)
+        return None if info is None else info.limit
+
+    def _claim_slots(self, claim: _Claim, limit: int) -> bool:
+        step_key = claim.step_key
+        if step_key in self._pending_claims and time.monotonic() < self._looks[step_key]:
+            return False
+        if claim.pool == GPUS_POOL and claim.weight > limit:
+            self._storage.free_concurrency_slot_for_step(self._run_id, step_key)
+            raise MlAssetsError(
+                f"Step {step_key} asks for {claim.weight} GPUs; the pool {GPUS_POOL!r} has {limit} in all, so it would "
+                "wait for ever. Ask for fewer in the pipeline's `compute`, or raise the pool's limit in the UI "
+                "(Deployment, Concurrency)."
+            )
+        if _take(self._storage, claim, self._devices if claim.pool == GPUS_POOL else None):
+            self._pending_claims.discard(step_key)
+            self._misses.pop(step_key, None)
+            self._claims.add(step_key)
+            return True
+        self._pending_claims.add(step_key)
+        self._looks[step_key] = self._pending_timeouts[step_key] = time.monotonic() + self._pause(claim)
+        self._sync_pools()
+        return False
+
+    def _pause(self, claim: _Claim) -> float:
+        """Return how long a step waits before it looks again."""
+        misses = self._misses[claim.step_key] = self._misses.get(claim.step_key, 0) + 1
+        return LOOK_SECONDS if claim.pool == GPUS_POOL else min(1.1 ** min(misses, 30), _MOST_LOOK_SECONDS)
+
+
+def _take(storage: Any, claim: _Claim, devices: GpuDevices | None) -> bool:
+    """Give a step all its slots of a pool in one transaction, if its turn has come and they are free."""
+    slots, waiting = tables().ConcurrencySlotsTable, tables().PendingStepsTable
+    mine = (claim.run_id, claim.step_key)
     with storage.index_transaction() as connection:
-        _lock(connection)
+        _lock(connection, claim.pool)
         in_pool = connection.execute(
-            slots.select().where(slots.c.concurrency_key == GPUS_POOL).order_by(slots.c.id)
+            slots.select().where(slots.c.concurrency_key == claim.pool).order_by(slots.c.id)
         ).fetchall()
         holders = {(row.run_id, row.step_key) for row in in_pool if row.run_id is not None}
-        if (run_id, step_key) in holders:
+        if mine in holders:
             return True
-        queue = _queue(connection, run_id, step_key, priority)
-        first = next(row for row in queue if (row.run_id, row.step_key) not in holders)
-        free = [row.id for row in in_pool if row.run_id is None and not row.deleted]
-        if (first.run_id, first.step_key) != (run_id, step_key) or len(free) < weight:
+        queue = [row for row in _queue(connection, claim) if (row.run_id, row.step_key) not in holders]
+        ahead = next(place for place, row in enumerate(queue) if (row.run_id, row.step_key) == mine)
+        # Whoever held a slot when the limit was lowered counts while it runs, also once the limit is raised again.
+        over = sum(bool(row.deleted) and row.run_id is not None for row in in_pool)
+        free = [row.id for row in in_pool if row.run_id is None and not row.deleted][over:]
+        # How many GPUs those ahead ask for is not known; in other pools each leaves room with the slot that it takes.
+        if len(free) < claim.weight + ahead or (ahead and claim.pool == GPUS_POOL):
             return False
-        connection.execute(slots.update().where(slots.c.id.in_(free[:weight])).values(run_id=run_id, step_key=step_key))
+        if devices is not None:
+            devices.assign(mine, claim.weight, holders)
+        taken = {"run_id": claim.run_id, "step_key": claim.step_key}
+        connection.execute(slots.update().where(slots.c.id.in_(free[: claim.weight])).values(**taken))
         # Dagster counts whoever waits with this mark as one that has its slot.
-        connection.execute(waiting.update().where(waiting.c.id == first.id).values(assigned_timestamp=_now()))
+        connection.execute(waiting.update().where(waiting.c.id == queue[ahead].id).values(assigned_timestamp=_now()))
         return True
 
 
-def _lock(connection: Any) -> None:
+def _lock(connection: Any, pool: str) -> None:
     """Keep every other claim of the pool waiting until the transaction ends.
 
     Writing the row as it is locks it in PostgreSQL, and the database in SQLite.
     """
-    limits = _tables().ConcurrencyLimitsTable
-    connection.execute(limits.update().where(limits.c.concurrency_key == GPUS_POOL).values(limit=limits.c.limit))
+    limits = tables().ConcurrencyLimitsTable
+    connection.execute(limits.update().where(limits.c.concurrency_key == pool).values(limit=limits.c.limit))
 
 
-def _queue(connection: Any, run_id: str, step_key: str, priority: int) -> list[Any]:
+def _queue(connection: Any, claim: _Claim) -> list[Any]:
     """Return who holds or waits for slots of the pool, the next one first; the step itself joins if it is new."""
-    waiting = _tables().PendingStepsTable
-    in_pool = waiting.select().where(waiting.c.concurrency_key == GPUS_POOL)
+    waiting = tables().PendingStepsTable
+    in_pool = waiting.select().where(waiting.c.concurrency_key == claim.pool)
     rows = connection.execute(in_pool).fetchall()
-    if (run_id, step_key) not in {(row.run_id, row.step_key) for row in rows}:
-        entry = {"run_id": run_id, "step_key": step_key, "concurrency_key": GPUS_POOL, "priority": priority}
+    if (claim.run_id, claim.step_key) not in {(row.run_id, row.step_key) for row in rows}:
+        entry = {"run_id": claim.run_id, "step_key": claim.step_key}
+        entry |= {"concurrency_key": claim.pool, "priority": claim.priority}
         connection.execute(waiting.insert().values([entry]))
         rows = connection.execute(in_pool).fetchall()
     return sorted(rows, key=lambda row: (-(row.priority or 0), row.id))
@@ -179,20 +246,3 @@ def _queue(connection: Any, run_id: str, step_key: str, priority: int) -> list[A
 
 def _now() -> Any:
     return get_current_datetime().replace(tzinfo=None)
-
-
-def _tables() -> Any:
-    """Return the module of the tables that pools are kept in; no public API of Dagster takes several slots at once.
-
-    It is imported when a step claims, since SQLAlchemy comes with it and a code location loads without.
-    """
-    from dagster._core.storage.event_log import schema  # noqa: TID251 see above
-
-    return schema
-
-
-def _integrity_error() -> type[Exception]:
-    from dagster._core.storage.event_log import sql_event_log  # noqa: TID251 the errors of its database
-
-    module: Any = sql_event_log
-    return module.db_exc.IntegrityError

@@ -15,9 +15,9 @@ def available_cores(cgroup: Path = _CGROUP) -> int:
         cgroup: Where the control group of this process is seen, as inside of a container.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    words = _read(cgroup / "cpu.max").split()
+    words = read_text(cgroup / "cpu.max").split()
     if len(words) != 2:
-        words = [_read(cgroup / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        words = [read_text(cgroup / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
     if not all(word.isdigit() for word in words) or int(words[1]) == 0:
         return cores
     return max(1, min(cores, round(int(words[0]) / int(words[1]))))
@@ -33,12 +33,23 @@ def available_memory_mib(cgroup: Path = _CGROUP) -> int | None:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
         return None
-    text = _read(cgroup / "memory.max").strip() or _read(cgroup / "memory" / "memory.limit_in_bytes").strip()
-    limit = int(text) if text.isdigit() and int(text) < _NO_LIMIT else machine
-    return min(limit, machine) // (1 << 20)
+    limit = _memory_limit(cgroup)
+    return (machine if limit is None else min(limit, machine)) // (1 << 20)
 
 
-def _read(path: Path) -> str:
+def is_held_to_memory(cgroup: Path = _CGROUP) -> bool:
+    """Return whether the control group holds its processes to some memory."""
+    return _memory_limit(cgroup) is not None
+
+
+def _memory_limit(cgroup: Path) -> int | None:
+    """Return the limit in bytes; None without."""
+    text = read_text(cgroup / "memory.max").strip() or read_text(cgroup / "memory" / "memory.limit_in_bytes").strip()
+    return int(text) if text.isdigit() and int(text) < _NO_LIMIT else None
+
+
+def read_text(path: Path) -> str:
+    """Return what stands in a file of the kernel; nothing where there is no such file."""
     try:
         return path.read_text(encoding="ascii")
     except OSError:

@@ -12,6 +12,7 @@ from dagster import DagsterInstance, DagsterRun
 
 from ml_assets.errors import MlAssetsError
 from ml_assets.executors.pods import ClusterAwayError, PodRefusedError, PodRules, PodRunner
+from resources.kubernetes.pod_looks import waits_for_quota
 
 TIMEOUT_SECONDS = (3.0, 10.0)
 """For a connection, and for an answer: an executor must not stand still for long."""
@@ -207,7 +208,8 @@ def _failures(what: str) -> Iterator[None]:
             raise ClusterAwayError(f"{what}: {error.status} {message}") from error
         raise PodRefusedError(
             f"The cluster refuses {what}: {error.status} {message}. Expected it to be allowed and valid: look at the "
-            "rights of the run's service account, the namespace's quota, and the step's `compute`."
+            "rights of the run's service account, the namespace's quota, and the step's `compute`.",
+            for_now=waits_for_quota(message),
         ) from error
     except (HTTPError, OSError) as error:
         raise ClusterAwayError(f"{what}: {type(error).__name__}") from error

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ml_assets.compute import GPU_RESOURCE
@@ -16,6 +17,9 @@ _DISRUPTIONS = frozenset(
 """Reasons of failed pods whose step did nothing wrong."""
 _TAKEN = frozenset({"Preempted", "Evicted", "TaintManagerEviction", "NodeNotReady", "NodeShutdown", "DisruptionTarget"})
 """Reasons of events that tell why a pod was taken from a step."""
+_NO_POD, _NO_NODE = "FailedCreate", "FailedScheduling"
+"""Reasons of events that are past once the Job has a pod, and once the pod has a node."""
+_UNSCHEDULABLE = "Unschedulable"
 _STEP_CONTAINER = "dagster"
 _QUEUED = re.compile(rf"Insufficient {re.escape(GPU_RESOURCE)}")
 _QUOTA = re.compile(r"exceeded quota: .*?requested: (?P<requested>\S+), used: \S+, limited: (?P<limited>\S+)")
@@ -105,7 +109,7 @@ def _waiting(pod: Object, found: Mapping[str, Any]) -> PodLook:
             message = condition.get("message") or ""
             return PodLook(
                 phase=PodPhase.WAITING,
-                reason=condition.get("reason") or "Unschedulable",
+                reason=condition.get("reason") or _UNSCHEDULABLE,
                 message=message,
                 queued=bool(_QUEUED.search(message)),
                 **found,
@@ -133,28 +137,32 @@ def explained(look: PodLook, events: Sequence[Object]) -> PodLook:
     """Return a look with what the newest warning among the events of its Job and pod says, where it says nothing yet.
 
     A Job without a pod says nothing of why: only its events do. The same holds for a pod whose volumes or network are
-    not ready, and for one that was preempted and is gone.
+    not ready, and for one that was preempted and is gone. Events stay when their cause has gone: those of a step of the
+    way that the pod has behind it do not count.
     """
     lost = look.phase == PodPhase.ABSENT or look.end == PodEnd.DISRUPTED
     if not lost and (look.message or look.phase != PodPhase.WAITING):
         return look
+    past = {_NO_POD} if look.pod else set[str]()
+    past |= {_NO_NODE} if look.node else set()
     told = sorted(
-        (event for event in events if (event.get("reason") in _TAKEN if lost else event.get("type") == "Warning")),
+        (
+            event
+            for event in events
+            if (event.get("reason") in _TAKEN if lost else event.get("type") == "Warning")
+            and event.get("reason") not in past
+        ),
         key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "",
     )
     if not told:
         return look
     reason, message = told[-1].get("reason") or "", told[-1].get("message") or ""
-    return PodLook(
-        phase=look.phase,
-        end=look.end,
-        reason=reason,
+    # The scheduler tells of one wait twice: by an event, and by the pod's condition, which may come a moment later.
+    return replace(
+        look,
+        reason=_UNSCHEDULABLE if reason == _NO_NODE else reason,
         message=message,
         queued=bool(_QUEUED.search(message)) or waits_for_quota(message),
-        pod=look.pod,
-        node=look.node,
-        exit_code=look.exit_code,
-        grace_seconds=look.grace_seconds,
     )
 
 

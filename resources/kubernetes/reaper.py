@@ -1,22 +1,29 @@
 """Removes what runs that are over have left: Jobs whose pods hold GPUs for nobody, and pool slots."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from dagster import DagsterInstance
 
 from ml_assets.errors import MlAssetsError
-from ml_assets.executors.pods import ClusterAwayError
+from ml_assets.executors.pods import ClusterAwayError, PodRefusedError
 from resources.kubernetes.access import Cluster, ClusterAccess, open_client
 from resources.kubernetes.pod_looks import Object
 from resources.kubernetes.pod_runner import instance_id
 
+_T = TypeVar("_T")
 _INSTANCE_LABEL = "ml-assets/instance"
 _RUN_LABEL = "dagster/run-id"
 _STEP_LABEL = "dagster/op"
 _GRACE = timedelta(seconds=60)
 """A run that has just ended looks after its last pods itself."""
+_SILENCE_SECONDS = 60.0
+"""A cluster that has let nothing succeed for so long counts as away: each question may take seconds to fail."""
+_MOST_TOLD = 20
+"""So many problems are told one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,27 @@ class Reaped:
     step: str
     run_id: str
     why: str
+
+    def __str__(self) -> str:
+        """Return a line of text about it."""
+        return f"{self.namespace}/{self.job} of step {self.step} (run {self.run_id}): {self.why}"
+
+
+class ReapError(MlAssetsError):
+    """Not all could be removed that should be; `reaped` is what was, and the message tells both."""
+
+    def __init__(self, problems: Sequence[str], reaped: Sequence[Reaped]) -> None:
+        self.problems, self.reaped = tuple(problems), tuple(reaped)
+        more = len(problems) - _MOST_TOLD
+        lines = [
+            "Not all Jobs that nobody needs could be removed:",
+            *(f"  {problem}" for problem in problems[:_MOST_TOLD]),
+            *([f"  and {more} more"] if more > 0 else []),
+            "Removed were:" if reaped else "Nothing was removed.",
+            *(f"  {one}" for one in reaped),
+            "Remove the cause and try again.",
+        ]
+        super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,30 +87,38 @@ class Reaper:
     def reap(self) -> list[Reaped]:
         """Remove the Jobs of runs that are over, free their pool slots, and return the Jobs.
 
+        A Job that cannot be removed, or a namespace that cannot be looked into, keeps no other from being removed.
+
         Raises:
-            ClusterAwayError: If the cluster does not answer.
-            PodRefusedError: If it does not let us look or remove.
+            ReapError: If the cluster did not answer or did not let us look or remove; it holds what was removed.
         """
         self._free_slots()
-        return list(self._jobs())
-
-    def _jobs(self) -> Iterator[Reaped]:
         selector = f"{_INSTANCE_LABEL}={instance_id(self.instance)},{_RUN_LABEL}"
+        reaped, attempts = list[Reaped](), _Attempts()
         for namespace in self.namespaces:
-            for job in self.cluster.jobs(namespace, selector):  # before the runs: one that is over then is over
-                labels = job["metadata"]["labels"]
-                why = self._why(labels[_RUN_LABEL], ended=_has_ended(job))
-                if why is None:
-                    continue
-                name = job["metadata"]["name"]
-                self.cluster.delete_job(namespace, name)
-                yield Reaped(
-                    namespace=namespace,
-                    job=name,
-                    step=labels.get(_STEP_LABEL, ""),
-                    run_id=labels[_RUN_LABEL],
-                    why=why,
-                )
+            # Before the runs: one that is over then is over.
+            for job in attempts.make(lambda place=namespace: self.cluster.jobs(place, selector)) or []:
+                found = self._left_over(namespace, job)
+                if found is not None and attempts.make(lambda one=found: self._remove(one)):
+                    reaped.append(found)
+        if attempts.is_away:
+            attempts.problems.insert(0, f"The cluster has not answered for {_SILENCE_SECONDS:g} s; no more was tried.")
+        if attempts.problems:
+            raise ReapError(attempts.problems, reaped)
+        return reaped
+
+    def _left_over(self, namespace: str, job: Object) -> Reaped | None:
+        labels = job["metadata"]["labels"]
+        run_id = labels[_RUN_LABEL]
+        why = self._why(run_id, ended=_has_ended(job))
+        if why is None:
+            return None
+        name, step = job["metadata"]["name"], labels.get(_STEP_LABEL, "")
+        return Reaped(namespace=namespace, job=name, step=step, run_id=run_id, why=why)
+
+    def _remove(self, one: Reaped) -> bool:
+        self.cluster.delete_job(one.namespace, one.job)
+        return True
 
     def _why(self, run_id: str, *, ended: bool) -> str | None:
         record = self.instance.get_run_record_by_id(run_id)
@@ -104,6 +140,40 @@ class Reaper:
             run = self.instance.get_run_by_id(run_id)
             if run is None or run.is_finished:
                 storage.free_concurrency_slots_for_run(run_id)
+
+
+@dataclass(kw_only=True)
+class _Attempts:
+    """Asks the cluster one thing after the other, and goes on when one fails.
+
+    Attributes:
+        problems: What failed, in words.
+        silent_since: Since when the cluster has not done what it was asked, as of `time.monotonic`; None when it does.
+        is_away: Whether it is not asked any more.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    silent_since: float | None = None
+    is_away: bool = False
+
+    def make(self, attempt: Callable[[], _T]) -> _T | None:
+        """Return an answer; None when there is none, or when the cluster is not asked any more because it is away."""
+        if self.is_away:
+            return None
+        try:
+            answer = attempt()
+        except PodRefusedError as error:
+            self.problems.append(str(error))
+            self.silent_since = None
+            return None
+        except ClusterAwayError as error:
+            now = time.monotonic()
+            self.problems.append(f"The cluster did not do it: {error}")
+            self.silent_since = self.silent_since or now
+            self.is_away = now - self.silent_since >= _SILENCE_SECONDS
+            return None
+        self.silent_since = None
+        return answer
 
 
 def open_reaper(
@@ -149,15 +219,11 @@ def reap(
     """Do what `Reaper.reap` does, and return a line of text for each Job that was removed.
 
     Raises:
-        MlAssetsError: If no cluster is set, nothing says where to look, or the cluster does not answer or let us.
+        MlAssetsError: If no cluster is set or nothing says where to look.
+        ReapError: If the cluster did not answer or did not let us look or remove; the message tells what was removed.
     """
     reaper = open_reaper(require_cluster(access), instance, namespaces, keep=keep, grace=grace)
-    try:
-        return [f"{one.namespace}/{one.job} of step {one.step} (run {one.run_id}): {one.why}" for one in reaper.reap()]
-    except ClusterAwayError as error:
-        raise MlAssetsError(
-            f"The cluster's API does not answer ({error}). Nothing more was removed; try again."
-        ) from error
+    return [str(one) for one in reaper.reap()]
 
 
 def require_cluster(access: ClusterAccess | None) -> ClusterAccess:

@@ -1,6 +1,7 @@
 """The Kubernetes Job of a step: what dagster-k8s makes of it, with retries and limits left to the executor."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from dagster import DagsterRun
@@ -103,6 +104,10 @@ def _hold(job: Any, launch: PodLaunch, demand: StepDemand) -> None:
     # Kubernetes must not start a second pod: the executor decides what becomes of a step that lost the first.
     spec.backoff_limit, spec.pod_failure_policy, pod.restart_policy = 0, None, "Never"
     spec.completions = spec.parallelism = None
+    if spec.ttl_seconds_after_finished is not None:
+        # With a Job that goes before the executor has looked at it goes the way in which its pod ended: a crash would
+        # count as a pod that was taken away, and the step would start again and use up no retry.
+        spec.ttl_seconds_after_finished = max(spec.ttl_seconds_after_finished, ceil(launch.keep_seconds))
     # A step has no business with the cluster: where there is an account without rights, it gets that one.
     account = (job.spec.template.metadata.annotations or {}).get(STEP_ACCOUNT)
     pod.service_account_name = account or pod.service_account_name

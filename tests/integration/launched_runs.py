@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.launcher import LaunchRunContext
 
-from resources.dagster_home import LOCAL_INSTANCE, initialise_home
+from resources.dagster_home import initialise_home
 from resources.warm_launcher import WarmRunLauncher
+from tests.postgres_server import local_instance, on_postgres
 
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 CANCELED, STARTED = dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.STARTED
@@ -120,23 +122,23 @@ class Launches:
 
     Args:
         folder: Where home and code are made.
+        database: URL of the PostgreSQL database for runs, events and schedules; they are in files when None.
         options: Configuration of the launcher.
     """
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, database: str | None = None, **options: Any) -> None:
         self.code = folder / "code"
         self.code.mkdir()
         self.module = f"location_{uuid.uuid4().hex}"
         self.file = self.code / f"{self.module}.py"
         self.file.write_text(LOCATION)
-        config = folder / "dagster.yaml"
-        text = LOCAL_INSTANCE.read_text(encoding="utf-8")
-        launcher = "  class: WarmRunLauncher\n"
-        assert launcher in text
-        lines = "".join(f"    {name}: {value}\n" for name, value in {"preload": [], **options}.items())
-        config.write_text(text.replace(launcher, f"{launcher}  config:\n{lines}"))
         self.home = folder / "home"
-        initialise_home(self.home, config)
+        config = local_instance(self.home)
+        config["run_launcher"]["config"] = {"preload": [], **options}
+        if database is not None:
+            config = on_postgres(config, database)
+        (folder / "dagster.yaml").write_text(yaml.safe_dump(config))
+        initialise_home(self.home, folder / "dagster.yaml")
         self.instance = dg.DagsterInstance.from_config(str(self.home))
         self._repository = ReconstructableRepository.for_file(str(self.file), "defs", str(self.code))
         self._job_names = {job.name for job in self._repository.get_definition().get_all_jobs()}
@@ -216,8 +218,8 @@ class Launches:
 
 
 @contextmanager
-def launches(folder: Path, **options: Any) -> Iterator[Launches]:
-    opened = Launches(folder, **options)
+def launches(folder: Path, database: str | None = None, **options: Any) -> Iterator[Launches]:
+    opened = Launches(folder, database, **options)
     try:
         yield opened
     finally:

@@ -158,8 +158,14 @@ def asset(team: str, stage: str) -> dg.AssetsDefinition:
 
 
 @contextmanager
-def world(rules_: ComputeRules, **concurrency: Any) -> Iterator[World]:
-    """Open a world whose instance lets 100 runs go at once unless told otherwise."""
+def world(rules_: ComputeRules, storages: Mapping[str, Any] | None = None, **concurrency: Any) -> Iterator[World]:
+    """Open a world whose instance lets 100 runs go at once unless told otherwise.
+
+    Args:
+        rules_: The rules of sharing.
+        storages: The part of dagster.yaml that says where runs, events and schedules are; files when None.
+        concurrency: Settings under `concurrency`.
+    """
     settings = {"runs": {"max_concurrent_runs": 100, **concurrency.pop("runs", {})}, **concurrency}
     storage = {"module": "resources.dagster_storage", "class": "LocalSqliteStorage"}
     with (
@@ -168,7 +174,7 @@ def world(rules_: ComputeRules, **concurrency: Any) -> Iterator[World]:
             overrides={
                 **OVERRIDES,
                 "concurrency": settings,
-                "storage": {"custom": {**storage, "config": {"base_dir": folder}}},
+                **(storages or {"storage": {"custom": {**storage, "config": {"base_dir": folder}}}}),
             }
         ) as instance,
         create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as workspace,

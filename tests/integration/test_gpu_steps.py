@@ -17,7 +17,7 @@ from ml_assets.compute import GPUS_POOL, MODELS_POOL, op_tags
 from ml_assets.executors.warm_executor import warm_executor
 from ml_assets.interfaces import StepResources
 from resources.abandoned_runs import end_abandoned_runs
-from resources.dagster_home import initialise_home
+from tests.integration.conftest import ON_BOTH_STORAGES
 
 pytestmark = pytest.mark.slow
 
@@ -63,11 +63,9 @@ def notes(directory: str | Path, name: str) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("dagster") / "home"
-    initialise_home(home)
-    return home
+@pytest.fixture
+def home(dagster_home: Path) -> Path:
+    return dagster_home
 
 
 @pytest.fixture
@@ -112,6 +110,7 @@ def claimed(instance: dg.DagsterInstance) -> int:
     return len(instance.event_log_storage.get_concurrency_info(GPUS_POOL).claimed_slots)
 
 
+@ON_BOTH_STORAGES
 def test_two_runs_share_the_gpus_and_no_gpu_has_two_steps(
     instance: dg.DagsterInstance, worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
@@ -172,6 +171,7 @@ def test_a_step_that_crashes_gives_its_gpus_back(instance: dg.DagsterInstance, t
     assert claimed(instance) == 0
 
 
+@ON_BOTH_STORAGES
 def test_a_killed_run_gives_its_gpus_back(
     instance: dg.DagsterInstance, worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

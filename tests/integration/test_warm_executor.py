@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType as Type
 
-from ml_assets.executors.core_budget import CORES_TAG
+from ml_assets.compute import CORES_TAG
 from ml_assets.executors.warm_executor import warm_executor
 from resources.dagster_home import initialise_home
 
@@ -484,7 +484,7 @@ class TestLimits:
 class TestForkSafety:
     def test_threads_that_a_fork_loses_are_told(self, instance, notes):
         stop = threading.Event()
-        thread = threading.Thread(target=stop.wait, name="uploader")
+        thread = threading.Thread(target=stop.wait, name="1-uploader")  # first of the five that are told
         thread.start()
         try:
             run = _execute(instance, "chain", notes)
@@ -493,7 +493,7 @@ class TestForkSafety:
             thread.join()
         messages = [event.message for event in _events(instance, run, Type.ENGINE_EVENT)]
         # Other tests may have left threads of libraries in this process; they are told beside it.
-        assert sum(bool(re.search(r"of Python \(.*\buploader\b", message)) for message in messages) == 1
+        assert sum(bool(re.search(r"of Python \(.*\b1-uploader\b", message)) for message in messages) == 1
 
     def test_threads_of_a_run_worker_are_no_reason_to_warn(self, instance, notes):
         from dagster._utils import start_termination_thread

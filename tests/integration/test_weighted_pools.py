@@ -14,23 +14,19 @@ import pytest
 
 from ml_assets.compute import GPUS_POOL, GPUS_TAG, MODELS_POOL
 from ml_assets.errors import MlAssetsError
+from ml_assets.executors.pool_limits import give_default_limit, refresh_default_limits
 from ml_assets.executors.weighted_pools import FORGET_SECONDS, WeightedPools
-from resources.dagster_home import initialise_home
+from tests.integration.conftest import ON_BOTH_STORAGES
+
+pytestmark = ON_BOTH_STORAGES
 
 FORK = multiprocessing.get_context("fork")
 
 
-@pytest.fixture(scope="module")
-def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("dagster") / "home"
-    initialise_home(home)
-    return home
-
-
 @pytest.fixture
-def home(made_home: Path) -> Iterator[Path]:
-    yield made_home
-    with dg.DagsterInstance.from_config(str(made_home)) as instance:
+def home(dagster_home: Path) -> Iterator[Path]:
+    yield dagster_home
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         storage = instance.event_log_storage
         for run_id in storage.get_concurrency_run_ids():
             storage.free_concurrency_slots_for_run(run_id)
@@ -217,7 +213,102 @@ def test_other_pools_are_as_they_were(instance: dg.DagsterInstance) -> None:
         assert claimed(instance, MODELS_POOL) == 1
 
 
+def test_in_other_pools_each_free_slot_has_its_step_and_none_is_awaited_for_another(
+    instance: dg.DagsterInstance,
+) -> None:
+    instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 2)
+    with pools(instance, {"a": 0, "b": 0}) as first, pools(instance, {"c": 0, "d": 0, "e": 0}) as second:
+        assert [first.claim(MODELS_POOL, key) for key in ("a", "b")] == [True, True]
+        assert [second.claim(MODELS_POOL, key) for key in ("c", "d", "e")] == [False, False, False]
+        for key in ("a", "b"):
+            first.free_step(key)
+        look_again(second)
+        assert [second.claim(MODELS_POOL, key) for key in ("e", "d", "c")] == [False, True, True]
+
+
+def test_in_other_pools_a_step_that_waits_looks_less_and_less_often(instance: dg.DagsterInstance) -> None:
+    instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 0)  # nothing starts until somebody raises it
+    with pools(instance, {"a": 0}) as context:
+        waits = []
+        for _ in range(30):
+            look_again(context)
+            before = time.monotonic()
+            assert not context.claim(MODELS_POOL, "a")
+            waits.append(context._looks["a"] - before)
+        assert 1.1 <= waits[0] < 5
+        assert 15 <= waits[-1] < 20
+        instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 1)
+        look_again(context)
+        assert context.claim(MODELS_POOL, "a")
+
+
+def test_a_default_limit_that_was_changed_holds_from_the_next_claim_on(instance: dg.DagsterInstance) -> None:
+    give_default_limit(instance.event_log_storage, MODELS_POOL, 5)
+    give_default_limit(instance.event_log_storage, "other", 5)
+    with pools(instance, dict.fromkeys("abc", 0)) as context:
+        assert [context.claim(MODELS_POOL, key) for key in "abc"] == [True, True, False]
+
+    refresh_default_limits(instance)
+    found = {pool.name: (pool.limit, pool.from_default) for pool in instance.event_log_storage.get_pool_limits()}
+    assert found == {MODELS_POOL: (2, True), "other": (2, True)}
+
+
+def test_a_limit_that_somebody_gave_is_not_replaced_by_the_default(instance: dg.DagsterInstance) -> None:
+    instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 3)
+    give_default_limit(instance.event_log_storage, MODELS_POOL, 2)
+    refresh_default_limits(instance)
+    info = instance.event_log_storage.get_concurrency_info(MODELS_POOL)
+    assert (info.limit, info.slot_count) == (3, 3)
+
+
+def test_a_step_that_goes_on_without_its_slot_holds_nobody_back(instance: dg.DagsterInstance) -> None:
+    with pools(instance, {"held": 4}) as running, pools(instance, {"adopted": 1}) as taken_over:
+        assert running.claim(GPUS_POOL, "held")
+        assert not taken_over.claim(GPUS_POOL, "adopted")
+        taken_over.forget("adopted")
+        running.free_step("held")
+        with pools(instance, {"next": 4}) as context:
+            assert context.claim(GPUS_POOL, "next")
+
+
+def test_any_priority_that_a_tag_may_hold_is_one(instance: dg.DagsterInstance) -> None:
+    with pools(instance, {"low": 4}) as low, pools(instance, {"high": 1}, priority=10**12) as high:
+        assert high.claim(GPUS_POOL, "high")
+        assert not low.claim(GPUS_POOL, "low")
+
+
 # --- several processes at once
+
+
+def _claim_at_once(home: Path, run_id: str, rounds: int, barrier: Any, journal: Path) -> None:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        found = instance.get_run_by_id(run_id)
+        assert found is not None
+        for number in range(rounds):
+            barrier.wait(60)
+            with WeightedPools(instance, found, tags_of=lambda _: {}, gpus=None) as context:
+                _note(journal, [number, context.claim(f"pool_{number // 2}", f"step_{number}")])
+                barrier.wait(60)
+                context.free_step(f"step_{number}")
+
+
+@pytest.mark.slow
+def test_of_steps_that_claim_at_the_same_moment_as_many_start_as_the_pool_has_slots(home: Path, tmp_path: Path) -> None:
+    """Of the two rounds in a pool, the first one makes its limit and the second one finds it."""
+    journal, rounds, workers = tmp_path / "claims", 10, 4
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        runs = [run(instance).run_id for _ in range(workers)]
+    barrier = FORK.Barrier(workers)
+    processes = [FORK.Process(target=_claim_at_once, args=(home, one, rounds, barrier, journal)) for one in runs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+
+    claims = _spans(journal)
+    assert len(claims) == rounds * workers
+    assert [sum(got for number, got in claims if number == one) for one in range(rounds)] == [2] * rounds
 
 
 def _compete(home: Path, run_id: str, weight: int, rounds: int, journal: Path) -> None:
@@ -247,7 +338,7 @@ def _spans(journal: Path) -> list[Any]:
 
 @pytest.mark.slow
 def test_processes_never_hold_more_than_there_is_and_no_gpu_twice(home: Path, tmp_path: Path) -> None:
-    journal, rounds, weights = tmp_path / "spans", 10, (1, 2, 3, 4)
+    journal, rounds, weights = tmp_path / "spans", 6, (1, 2, 3, 4)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         runs = [run(instance).run_id for _ in weights]
     processes = [

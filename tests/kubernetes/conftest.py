@@ -17,6 +17,7 @@ from dagster import DagsterEventType as Type
 from resources.dagster_home import initialise_home
 from tests.kubernetes.double import FakeKube, Image, NodeSpec, ProcessKubelet
 from tests.kubernetes.pod_jobs import GPU_TAINT, IMAGE, notes, wait_for
+from tests.postgres_server import postgres_config
 
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.kubernetes.pod_jobs"
@@ -189,14 +190,28 @@ def write_instance(home: Path, kubeconfig: Path, namespace: str, **extra: Any) -
     initialise_home(home, source)
 
 
+ON_BOTH_STORAGES = pytest.mark.parametrize(
+    "settings", ["files", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+"""A test with this mark is carried out with Dagster's storages in files, and in a PostgreSQL database."""
+
+
 @pytest.fixture
-def world(pod_cluster: Cluster, tmp_path: Path) -> Iterator[World]:
+def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What a home's dagster.yaml says of its storages, where it is not what `write_instance` writes."""
+    if getattr(request, "param", "files") == "files":
+        return {}
+    return {"storage": {"postgres": postgres_config(request.getfixturevalue("postgres_database"))}}
+
+
+@pytest.fixture
+def world(pod_cluster: Cluster, tmp_path: Path, settings: dict[str, Any]) -> Iterator[World]:
     cluster = pod_cluster
     namespace = "team-" + uuid.uuid4().hex[:6]
     notes_folder = tmp_path / "notes"
     notes_folder.mkdir()
     cluster.core.create_namespace({"metadata": {"name": namespace}})
-    write_instance(tmp_path / "home", cluster.kubeconfig, namespace)
+    write_instance(tmp_path / "home", cluster.kubeconfig, namespace, **settings)
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         instance.event_log_storage.set_concurrency_slots("gpus", 4)
         world = World(cluster, tmp_path / "home", str(notes_folder), namespace, instance)

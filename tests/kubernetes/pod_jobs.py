@@ -109,7 +109,10 @@ def held(directory: str, retries: int = 0, kind: str = "plain") -> dg.JobDefinit
         "low": lambda: gpu({"priority_class_name": "low"}),
         "limited": lambda: gpu(**{TIME_LIMIT_TAG: "4"}),
         "roomy": lambda: gpu(**{OOM_MEMORY_TAG: "1536,2048"}),
+        "hasty": gpu,
     }[kind]()
+    if kind == "hasty":
+        tags[K8S_TAG]["job_spec_config"] = {"ttl_seconds_after_finished": 0}
 
     @dg.asset(op_tags=tags, retry_policy=policy, pool="gpus")
     def held(context: dg.AssetExecutionContext) -> int:
@@ -154,7 +157,7 @@ def queued(directory: str) -> dg.JobDefinition:
     def queued() -> None:
         note(directory, "ran", "queued")
 
-    return job([queued], pods={"pending_seconds": 1.0, "queue_seconds": 300.0})
+    return job([queued], pods={"pending_seconds": 4.0, "queue_seconds": 300.0})
 
 
 def pods_in_a_row(directory: str) -> dg.JobDefinition:

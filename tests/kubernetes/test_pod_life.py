@@ -1,6 +1,7 @@
 """What happens to a step whose pod is killed, taken away, starved or forgotten, and what a person reads about it."""
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_a_killed_pod_uses_a_retry_and_its_exit_code_is_told(world: World) -> No
     assert world.notes("after") == [1]
     assert _numbers(world) == ["0", "1"]
     assert world.slots() == 0
+
+
+def test_a_crash_is_no_lost_pod_though_its_job_was_to_go_at_once(world: World) -> None:
+    worker = world.start("held", 0, "hasty")
+    assert world.cluster.nodes.kill(world.noted("held"))
+    assert world.end_of(worker).status == dg.DagsterRunStatus.FAILURE, "\n".join(world.story())
+    (failure,) = world.events(Type.STEP_FAILURE)
+    assert "ended with exit code 137 (SIGKILL)" in failure.step_failure_data.error.message
+    assert _numbers(world) == ["0"]
 
 
 def test_an_evicted_pod_uses_no_retry(world: World) -> None:
@@ -143,9 +153,13 @@ def test_pods_that_cannot_start_are_ended_and_the_cluster_is_quoted(world: World
 
 
 def test_waiting_for_a_free_gpu_is_a_queue_and_no_error(world: World) -> None:
-    _occupy_gpu(world, "neighbour", 9)
+    _occupy_gpu(world, "neighbour", 300)
     wait_for(world.alive, "the neighbour to run")
-    assert world.run("queued").status == dg.DagsterRunStatus.SUCCESS, "\n".join(world.story())
+    worker = world.start("queued")
+    wait_for(lambda: any("waits for" in message for message in world.told("queued")), "the run's log to tell")
+    time.sleep(5)  # longer than its `pending_seconds`
+    world.cluster.batch.delete_namespaced_job("neighbour", world.namespace, propagation_policy="Background")
+    assert world.end_of(worker).status == dg.DagsterRunStatus.SUCCESS, "\n".join(world.story())
     assert world.notes("ran") == ["queued"]
     (told,) = [message for message in world.told("queued") if "waits for" in message]
     assert "a place that others use now" in told

@@ -1,7 +1,9 @@
 """How often and how long the executor tries, on a cluster that is only a script: every pod ends as the script says."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from ml_assets.executors.pods import (
 )
 from ml_assets.executors.warm_executor import build_executor
 from resources.dagster_home import initialise_home
+from resources.kubernetes.pod_looks import explained, look_at
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Parameter `include_sources`")]
 
@@ -69,6 +72,43 @@ class Script:
             raise ClusterAwayError("connection refused")
         self.removed.append((job, at_once))
 
+
+@dataclass
+class InTurn(Script):
+    """A cluster that shows another state at each look: a pod or none, and the events that are there a moment later."""
+
+    states: Iterable[tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]] = ()
+    seen: int = 0
+
+    def __post_init__(self) -> None:
+        self._states = iter(self.states)
+        self._state: Any = None
+
+    def _look(self, job: str) -> PodLook:
+        if job in {removed for removed, _ in self.removed}:
+            return PodLook(phase=PodPhase.ABSENT)
+        self._state = next(self._states, self._state)
+        self.seen += 1
+        pod, _ = self._state
+        return look_at({"status": {}}, [] if pod is None else [pod])
+
+    def explain(self, job: str, look: PodLook) -> PodLook:
+        return explained(look, self._state[1])
+
+
+def pending(node: str | None = None, said: str = "") -> Mapping[str, Any]:
+    """Return a pod that waits, as the API gives it."""
+    blocked = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+    status = {"phase": "Pending", "conditions": [blocked] if said else []}
+    return {"metadata": {"name": "pod-1"}, "spec": {"nodeName": node}, "status": status}
+
+
+def warning(reason: str, message: str) -> Mapping[str, Any]:
+    return {"type": "Warning", "reason": reason, "message": message, "lastTimestamp": "2026-01-01T00:00:00Z"}
+
+
+NO_GPU = "0/2 nodes are available: 1 Insufficient nvidia.com/gpu."
+FAILED_POD: Mapping[str, Any] = {"metadata": {"name": "pod-1"}, "spec": {}, "status": {"phase": "Failed"}}
 
 SCRIPT = Script()
 
@@ -158,9 +198,34 @@ def test_a_crash_is_told_with_the_last_words_of_the_pod(execute: Execute) -> Non
 
 def test_a_job_that_the_cluster_refuses_fails_its_step_in_the_clusters_words(execute: Execute) -> None:
     def refuse(launch: PodLaunch) -> bool:
-        raise PodRefusedError("The cluster refuses Kubernetes Job heavy-0: 403 exceeded quota: jobs")
+        raise PodRefusedError("The cluster refuses Kubernetes Job heavy-0: 422 Invalid value: spec")
 
-    assert "403 exceeded quota: jobs" in execute(Script(on_start=refuse)).failure
+    script = Script(on_start=refuse)
+    outcome = execute(script, retries=2)
+    assert "422 Invalid value: spec" in outcome.failure
+    assert not outcome.of(Type.STEP_UP_FOR_RETRY)  # the same would be refused again
+    assert [launch.job for launch in script.launches] == ["heavy-0"]
+
+
+def test_a_refusal_that_time_may_mend_is_tried_again_by_the_steps_retries(execute: Execute) -> None:
+    def refuse_once(launch: PodLaunch) -> bool:
+        if launch.number == 0:
+            raise PodRefusedError("The cluster refuses Kubernetes Job heavy-0: 403 exceeded quota", for_now=True)
+        return False
+
+    script = Script([replace(ENDED, end=PodEnd.COMPLETED)], refuse_once)
+    outcome = execute(script, retries=1)
+    (retry,) = outcome.of(Type.STEP_UP_FOR_RETRY)
+    assert "403 exceeded quota" in retry.step_retry_data.error.message
+    assert [launch.job for launch in script.launches] == ["heavy-0", "heavy-1"]
+    assert "without telling how the step ended" in outcome.failure
+
+
+def test_a_job_is_to_stay_for_longer_than_the_cluster_may_be_out_of_sight(execute: Execute) -> None:
+    script = Script([replace(ENDED, end=PodEnd.CRASHED, exit_code=1)])
+    execute(script, away_seconds=7200.0)
+    (launch,) = script.launches
+    assert launch.keep_seconds > 7200.0
 
 
 def test_an_answer_that_was_lost_makes_no_second_job(execute: Execute) -> None:
@@ -211,3 +276,50 @@ def test_each_kind_of_waiting_has_its_own_limit_and_is_told_once(execute: Execut
     assert sum("waits for its start" in message for message in outcome.told) == 1
     queue = execute(Script([replace(waiting, queued=True)]), pending_seconds=0.0, queue_seconds=0.5)
     assert "`queue_seconds`" in queue.failure
+
+
+def test_one_wait_is_told_once_though_the_cluster_tells_it_in_pieces(execute: Execute) -> None:
+    told = [warning("FailedScheduling", NO_GPU)]
+    states = [
+        (None, []),  # the Job's controller has not made the pod yet
+        (pending(), told),  # the scheduler's event is there before its condition
+        (pending(said=NO_GPU), told),
+        (None, []),  # a list that lags shows no pod, and no event
+        (pending(), []),
+        (pending(said=NO_GPU), told),
+        (pending("gpu-1"), told),  # it has a node now, and the event of its wait is there still
+        (pending("gpu-1"), told),
+        (FAILED_POD, told),
+    ]
+    script = InTurn(states=states)
+    outcome = execute(script)
+    assert script.seen >= len(states)
+    (message,) = [message for message in outcome.told if "waits for" in message]
+    assert "waits for a place that others use now" in message
+    assert f"The cluster says: Unschedulable: {NO_GPU}" in message
+
+
+def test_a_second_reason_is_told_when_it_lasts(execute: Execute) -> None:
+    quota = "exceeded quota: team, requested: requests.nvidia.com/gpu=1, used: x=1, limited: requests.nvidia.com/gpu=1"
+    no_pod, queued = (None, [warning("FailedCreate", quota)]), (pending(said=NO_GPU), [warning("FailedCreate", quota)])
+    elsewhere = (pending(said="0/2 nodes are available: 2 Insufficient cpu."), [])
+    states = [*repeat(no_pod, 6), *repeat(queued, 6), elsewhere, *repeat(queued, 4), (FAILED_POD, [])]
+    outcome = execute(InTurn(states=states), notice_seconds=0.1)
+    first, second = [message for message in outcome.told if "waits for" in message]
+    assert "exceeded quota: team" in first
+    assert "Insufficient nvidia.com/gpu" in second
+
+
+@pytest.mark.parametrize(("pending_seconds", "queue_seconds", "setting"), [(0.4, 60, "pending"), (60, 0.4, "queue")])
+def test_going_back_and_forth_between_two_waits_is_given_up(
+    execute: Execute, pending_seconds: float, queue_seconds: float, setting: str
+) -> None:
+    queue, other = pending(said=NO_GPU), pending(said="0/2 nodes are available: 2 Insufficient cpu.")
+    script = InTurn(states=cycle([*repeat((queue, ()), 3), *repeat((other, ()), 3)]))
+    started = time.monotonic()
+    outcome = execute(script, retries=2, pending_seconds=pending_seconds, queue_seconds=queue_seconds)
+    assert time.monotonic() - started < 30
+    assert f"the limit is `{setting}_seconds` of ML_ASSETS_PODS" in outcome.failure
+    assert script.removed == [("heavy-0", False)]
+    assert not outcome.of(Type.STEP_UP_FOR_RETRY)
+    assert sum("waits for" in message for message in outcome.told) == 2

@@ -10,12 +10,13 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType as Type
 
-from tests.kubernetes.conftest import ROOT, World
+from tests.kubernetes.conftest import ON_BOTH_STORAGES, ROOT, World
 from tests.kubernetes.pod_jobs import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")]
 
 
+@ON_BOTH_STORAGES
 def test_pods_outlive_two_workers_and_no_step_has_a_second_copy(world: World) -> None:
     first = world.start("two_worlds")
     pod = world.noted("in_pod")

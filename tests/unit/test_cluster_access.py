@@ -76,6 +76,14 @@ def test_answers_that_stay_are_told_in_the_clusters_words(status: int) -> None:
         _cluster(status).create_job("team", JOB)
 
 
+@pytest.mark.parametrize(("used", "hard", "for_now"), [(2, 2, True), (0, 0, False)])
+def test_a_quota_of_jobs_that_is_used_up_refuses_for_now_only(used: int, hard: int, for_now: bool) -> None:
+    amounts = f"requested: count/jobs.batch=1, used: count/jobs.batch={used}, limited: count/jobs.batch={hard}"
+    with pytest.raises(PodRefusedError) as refused:
+        _cluster(403, f'jobs.batch "job-1" is forbidden: exceeded quota: team, {amounts}').create_job("team", JOB)
+    assert refused.value.for_now is for_now
+
+
 def test_what_is_there_already_and_what_is_gone_already_is_no_error() -> None:
     assert _cluster(409).create_job("team", JOB)
     _cluster(404).delete_job("team", "job-1")

@@ -1,5 +1,6 @@
 """What Kubernetes' objects say of a step, read from the JSON of its API."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,3 +165,18 @@ def test_events_say_who_took_a_pod_and_not_that_its_job_failed_for_it() -> None:
     assert explained(gone, events[1:]) == gone
     crashed = look_at(_job(failed=1), [_pod("Failed", KILLED)])
     assert explained(crashed, events) == crashed
+
+
+def test_what_held_a_pod_up_on_its_way_is_past_once_it_has_gone_further() -> None:
+    quota = "exceeded quota: team, requested: requests.cpu=1, used: requests.cpu=1, limited: requests.cpu=1"
+    blocked = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    events = [_event("FailedCreate", quota, 1), _event("FailedScheduling", blocked, 2)]
+    no_pod, no_node = PodLook(phase=PodPhase.WAITING), PodLook(phase=PodPhase.WAITING, pod="pod-1")
+    on_node = PodLook(phase=PodPhase.WAITING, pod="pod-1", node="gpu-1")
+    assert explained(no_pod, events[:1]).why == f"FailedCreate: {quota}"
+    assert explained(no_node, events[:1]) == no_node
+    # in the words of the pod's own condition, which says the same a moment later
+    assert explained(no_node, events) == replace(no_node, reason="Unschedulable", message=blocked, queued=True)
+    assert explained(on_node, events) == on_node
+    mount = _event("FailedMount", "no such volume", 0)
+    assert explained(on_node, [*events, mount]).why == "FailedMount: no such volume"

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from dagster import DagsterEventType
 
-from ml_assets.executors.pod_record import Pod
+from ml_assets.executors.pod_record import Pod, Wait, metadata_of
 from ml_assets.executors.pod_steps import PodSteps
 from ml_assets.executors.pods import PodEnd, PodLaunch, PodLook, PodPhase, PodRules, StepDemand, WorkerSize
 
@@ -53,7 +54,8 @@ def _steps(pod: Pod) -> tuple[Any, Line, list[str]]:
 def _pod(age: float) -> Pod:
     step = SimpleNamespace(key="train")
     launch = PodLaunch(job="job-0")
-    return Pod(step=step, demand=StepDemand(gpus=1), launch=launch, since=time.monotonic() - age, created=True)
+    wait = Wait(since=time.monotonic() - age)
+    return Pod(step=step, demand=StepDemand(gpus=1), launch=launch, wait=wait, created=True)
 
 
 def test_a_pod_that_ran_for_hours_is_not_taken_for_one_that_never_started() -> None:
@@ -70,6 +72,40 @@ def test_a_pod_that_waits_for_too_long_is_given_up() -> None:
     steps._see_to(pod, WAITING)
     assert line.removed == [False]
     assert "did not start" in failures[0]
+
+
+def test_a_new_worker_of_a_run_gives_a_pod_that_waits_the_whole_time_again() -> None:
+    pod = _pod(age=0)
+    steps, line, failures = _steps(pod)
+    queue = PodLook(phase=PodPhase.WAITING, pod="pod-1", reason="Unschedulable", message="no GPU", queued=True)
+    other = PodLook(phase=PodPhase.WAITING, pod="pod-1", reason="Unschedulable", message="no node")
+
+    def follow(looks: int) -> None:
+        for number in range(looks):
+            wait = steps.pods["train"].wait
+            wait.since -= 60.0  # a minute passes
+            wait.counted = None if wait.counted is None else wait.counted - 60.0
+            steps._see_to(steps.pods["train"], (other, queue)[number % 2])
+
+    follow(18)
+    assert failures == []  # about nine minutes of each kind, with ten to wait for a start
+    steps.active = SimpleNamespace(
+        get_step_by_key=lambda _: SimpleNamespace(key="train", tags={}), take=lambda _: None, claim_again=lambda _: None
+    )
+    line.ask = lambda _: True  # type: ignore[attr-defined] - its Job is there
+    steps.adopt([_started(pod.launch)])
+    adopted = steps.pods["train"]
+    assert (adopted is not pod, adopted.launch, adopted.created) == (True, pod.launch, True)
+    follow(18)
+    assert (line.removed, failures) == ([], [])
+    follow(6)
+    assert line.removed[:1] == [False]
+    assert "`pending_seconds`" in failures[0]
+
+
+def _started(launch: PodLaunch) -> Any:
+    data = SimpleNamespace(metadata=metadata_of(launch))
+    return SimpleNamespace(event_type=DagsterEventType.STEP_WORKER_STARTING, step_key="train", engine_event_data=data)
 
 
 @pytest.mark.parametrize(("after", "removed"), [(30.0, []), (61.0, [False]), (HOUR, [True])])

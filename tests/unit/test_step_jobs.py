@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ml_assets.compute import GPUS_TAG
-from ml_assets.executors.pods import PodLaunch, PodRefusedError, StepDemand
+from ml_assets.executors.pods import PodLaunch, PodRefusedError, PodRules, StepDemand
 from resources.kubernetes.step_jobs import _hold, _refuse
 
 DEMAND = StepDemand(cores=4, memory_mib=5000)
@@ -43,6 +43,20 @@ def test_a_start_with_more_memory_has_it_as_request_and_limit() -> None:
     _hold(job, PodLaunch(job="job-1", memory_mib=2048), DEMAND)
     resources = job.spec.template.spec.containers[0].resources
     assert (resources.requests, resources.limits) == ({"cpu": "2", "memory": "2048Mi"}, {"memory": "2048Mi"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "away_seconds", "kept"),
+    [(0, 60.0, 3600), (0, 7200.0, 14410), (86400, 1800.0, 86400), (None, 1800.0, None)],
+)
+def test_a_job_stays_until_the_executor_has_certainly_seen_its_end(
+    asked: int | None, away_seconds: float, kept: int | None
+) -> None:
+    job = _job(None)
+    job.spec.ttl_seconds_after_finished = asked
+    launch = PodLaunch(job="job-0", keep_seconds=PodRules(away_seconds=away_seconds).keep_seconds)
+    _hold(job, launch, DEMAND)
+    assert job.spec.ttl_seconds_after_finished == kept
 
 
 def test_gpus_that_come_with_the_run_launcher_are_refused() -> None:
