@@ -14,7 +14,7 @@ from ml_assets.interfaces.spend import SpendStore
 from ml_assets.sharing.budgets import budgets, waiting_text
 from ml_assets.sharing.shares import Shares
 from resources.live_rules import LiveRules
-from resources.run_costs import month_sums, running_costs
+from resources.run_costs import UnreadableRuns, month_sums, running_costs
 from resources.run_demand import TEAM_TAG, Plans, price, sharing_tags, whole
 
 _log = logging.getLogger("ml_assets.queue")
@@ -31,7 +31,7 @@ class Admission:
 
     def __init__(self, instance: dg.DagsterInstance, policy: PolicySource, spend: SpendStore) -> None:
         self._instance, self._spend = instance, spend
-        self._rules, self._plans = LiveRules(policy), Plans(instance)
+        self._rules, self._plans, self._unreadable = LiveRules(policy), Plans(instance), UnreadableRuns()
 
     def tags(self, run: dg.DagsterRun) -> dict[str, str]:
         """Return the tags that say whose a run is, what it takes at once, and its highest price."""
@@ -61,7 +61,7 @@ class Admission:
     def _over_budget(self, team: str, rules: ComputeRules, now: datetime) -> QueueRefusedError | None:
         in_progress = self._instance.get_run_records(dg.RunsFilter(statuses=ACTIVE_RUN_STATUSES, tags={TEAM_TAG: team}))
         try:
-            running = running_costs(self._instance, in_progress, self._plans, self._spend, now=now)
+            running = running_costs(self._instance, in_progress, self._plans, self._spend, self._unreadable, now=now)
             spent, before = month_sums(self._spend, currency=rules.currency, now=now)
         except LedgerError as error:
             _log.error("What %s spent cannot be read; its run is queued. %s", team, error)

@@ -3,8 +3,8 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -156,34 +156,37 @@ class LocalFiles:
 
 @dataclass(frozen=True)
 class RemoteFiles:
-    """Files on an fsspec file system, which is looked up at each use: many of them do not survive a fork."""
+    """Files on an fsspec file system, which is looked up at each use: many of them do not survive a fork.
+
+    What the file system's own library raises, such as botocore's ClientError, becomes an OSError.
+    """
 
     root: str
     storage_options: Mapping[str, Any]
 
     def url(self, key: str) -> str:
         """Return the address with its protocol."""
-        file_system, path = self._locate(key)
-        return str(file_system.unstrip_protocol(path))
+        with self._at(key) as (file_system, path):
+            return str(file_system.unstrip_protocol(path))
 
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes, or None."""
-        file_system, path = self._locate(key)
-        file_system.invalidate_cache(_parent(path))
-        try:
-            return int(file_system.info(path)["size"])
-        except FileNotFoundError:
-            return None
+        with self._at(key) as (file_system, path):
+            file_system.invalidate_cache(_parent(path))
+            try:
+                return int(file_system.info(path)["size"])
+            except FileNotFoundError:
+                return None
 
     def read(self, key: str) -> bytes:
         """Return the content."""
-        with self.open(key) as file:
+        with self._at(key), self.open(key) as file:
             return bytes(file.read())
 
     def open(self, key: str) -> Any:
         """Return the open file; pyarrow asks for the ranges it needs, so fsspec reads no further ahead."""
-        file_system, path = self._locate(key)
-        return file_system.open(path, "rb", cache_type="none")
+        with self._at(key) as (file_system, path):
+            return file_system.open(path, "rb", cache_type="none")
 
     def publish(self, key: str, write: Writer) -> int:
         """Put the object at once, or move it into place where a put can be seen half done."""
@@ -192,52 +195,59 @@ class RemoteFiles:
         sink = pa.BufferOutputStream()
         write(sink)
         content = sink.getvalue().to_pybytes()
-        file_system, path = self._locate(key)
-        if _puts_atomically(file_system):
-            file_system.pipe_file(path, content)
-        else:
-            name = _temporary_name(PurePosixPath(path).name)
-            temporary = f"{_parent(path)}/{name}"
-            file_system.makedirs(_parent(path), exist_ok=True)
-            file_system.pipe_file(temporary, content)
-            file_system.mv(temporary, path)
+        with self._at(key) as (file_system, path):
+            if _puts_atomically(file_system):
+                file_system.pipe_file(path, content)
+            else:
+                name = _temporary_name(PurePosixPath(path).name)
+                temporary = f"{_parent(path)}/{name}"
+                file_system.makedirs(_parent(path), exist_ok=True)
+                file_system.pipe_file(temporary, content)
+                file_system.mv(temporary, path)
         return len(content)
 
     def folders_with(self, name: str, below: str) -> list[str]:
         """Return the names of the folders that hold such an object, from one listing of all below."""
-        file_system, path = self._locate(below)
-        file_system.invalidate_cache(path)
-        found = (PurePosixPath(file).relative_to(path).parts for file in file_system.find(path))
-        return [parts[0] for parts in found if parts[1:] == (name,)]
+        with self._at(below) as (file_system, path):
+            file_system.invalidate_cache(path)
+            found = (PurePosixPath(file).relative_to(path).parts for file in file_system.find(path))
+            return [parts[0] for parts in found if parts[1:] == (name,)]
 
     def files(self, below: str) -> list[str]:
         """Return the objects' paths relative to the folder, from one listing."""
-        file_system, path = self._locate(below)
-        file_system.invalidate_cache(path)
-        return [PurePosixPath(file).relative_to(path).as_posix() for file in file_system.find(path)]
+        with self._at(below) as (file_system, path):
+            file_system.invalidate_cache(path)
+            return [PurePosixPath(file).relative_to(path).as_posix() for file in file_system.find(path)]
 
     def remove(self, key: str) -> None:
         """Remove the object; object stores have no folders, and others keep an empty one."""
-        file_system, path = self._locate(key)
-        with suppress(FileNotFoundError):
-            file_system.rm_file(path)
-        file_system.invalidate_cache(_parent(path))
+        with self._at(key) as (file_system, path):
+            with suppress(FileNotFoundError):
+                file_system.rm_file(path)
+            file_system.invalidate_cache(_parent(path))
 
     def clean(self, folder: str) -> None:
         """Remove what killed writers left, where there can be such files."""
-        file_system, path = self._locate(folder)
-        if not _puts_atomically(file_system):
-            file_system.invalidate_cache(path)
-            for file in file_system.ls(path, detail=False):
-                if _is_stale(PurePosixPath(file).name):
-                    file_system.rm_file(file)
+        with self._at(folder) as (file_system, path):
+            if not _puts_atomically(file_system):
+                file_system.invalidate_cache(path)
+                for file in file_system.ls(path, detail=False):
+                    if _is_stale(PurePosixPath(file).name):
+                        file_system.rm_file(file)
 
-    def _locate(self, key: str) -> tuple["AbstractFileSystem", str]:
-        """Return the file system, which fsspec caches, and the key's path in it."""
+    @contextmanager
+    def _at(self, key: str) -> Iterator[tuple["AbstractFileSystem", str]]:
+        """Give the file system, which fsspec caches, and the key's path in it."""
         import fsspec
 
-        file_system, path = fsspec.url_to_fs(self.root, **self.storage_options)
-        return file_system, f"{path.rstrip('/')}/{key}"
+        try:
+            file_system, path = fsspec.url_to_fs(self.root, **self.storage_options)
+            yield file_system, f"{path.rstrip('/')}/{key}"
+        except Exception as error:
+            # Each library has errors of its own, and none is imported here. Python's own are mistakes, not refusals.
+            if isinstance(error, OSError) or type(error).__module__ == "builtins":
+                raise
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _puts_atomically(file_system: "AbstractFileSystem") -> bool:

@@ -24,7 +24,7 @@ from ml_assets.sharing.runs import Choice, QueuedRun
 from ml_assets.sharing.usage import HORIZON, UsageHistory
 from resources.engine_limits import EngineLimits
 from resources.live_rules import LiveRules
-from resources.run_costs import SpendRecorder, ended_runs, is_priced, month_sums, running_costs
+from resources.run_costs import SpendRecorder, UnreadableRuns, ended_runs, is_priced, month_sums, running_costs
 from resources.run_demand import Plans, pipeline_of, queued_run, running_run
 
 SWEEP_SECONDS = 15.0
@@ -78,7 +78,8 @@ class FairQueue:
         self._instance, self._spend, self._clock = instance, spend, clock
         self._rules = LiveRules(policy, clock)
         self._plans = Plans(instance)
-        self._recorder = SpendRecorder(instance, self._plans, spend)
+        self._unreadable = UnreadableRuns()
+        self._recorder = SpendRecorder(instance, self._plans, spend, self._unreadable)
         self._queued: dict[str, tuple[RunRecord, QueuedRun]] = {}
         self._unread: set[str] = set()
         self._reread_at = self._swept_at = -float("inf")
@@ -122,7 +123,7 @@ class FairQueue:
                 self._recorder.record_ended(currency=rules.currency, now=now)
                 self._recorder.record_in_progress(priced, currency=rules.currency, now=now)
             if any(share.budget_per_month is not None for share in rules.teams.values()):
-                running = running_costs(self._instance, priced, self._plans, self._spend, now=now)
+                running = running_costs(self._instance, priced, self._plans, self._spend, self._unreadable, now=now)
                 self._spent, self._spent_before = month_sums(self._spend, currency=rules.currency, now=now)
                 self._running = running
         except MlAssetsError as error:
@@ -201,7 +202,7 @@ class FairQueue:
         since = max(self._usage_until - timedelta(seconds=60), now - HORIZON)
         if now - self._usage_until < timedelta(seconds=SWEEP_SECONDS):
             return self._usage
-        seen = list(ended_runs(self._instance, since))
+        seen = list(ended_runs(self._instance, since, self._unreadable))
         for record in seen:
             run = running_run(record)
             if run.run_id in self._folded or run.started is None or record.end_time is None:

@@ -35,11 +35,15 @@ def check_metrics(metrics: Mapping[str, float], subject: str) -> None:
 
 
 def fitting_params(params: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return params as text of a length that MLflow keeps, and the full text of longer ones as files."""
+    """Return params as text of a length that MLflow keeps, and the full text of longer ones as files.
+
+    None, True and False are spelled as in YAML and in the table of trials: null, true, false. So None and a choice
+    "none" or "None" are told apart. A text stands as it is.
+    """
     fitting: dict[str, str] = {}
     files: dict[str, bytes] = {}
     for name, value in params.items():
-        text = str(value)
+        text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
         if len(text) > MAX_PARAM_CHARACTERS:
             file = f"params/{name}.txt"
             files[file] = text.encode()

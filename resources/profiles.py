@@ -77,8 +77,8 @@ class Profile:
         user: Who works at this command line.
         cores: Most processor cores that the steps of one run use together; all there are when None.
         gpus: GPUs of this machine that steps may use, as CUDA names them.
-        memory_mib: Most memory in MiB that a step may ask for and still run in its run's own worker, where there is a
-            cluster; what the worker's container has when None.
+        memory_mib: Memory in MiB that the forked steps of one run share; a step that asks for more gets a pod where
+            there is a cluster. What the worker's container has when None.
         cluster: Where steps that need more than their run's worker get a pod; None: all steps are forked.
         pods: Times and limits of pods, as the executor's config `pods` takes them.
         inbox_token: What events over HTTP must bring; a secret, not shown. None: nothing is served.

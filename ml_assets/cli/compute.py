@@ -14,9 +14,9 @@ from ml_assets.compute import gpus_granted, largest
 from ml_assets.executors.pods import StepDemand, WorkerSize
 from ml_assets.executors.worker_size import available_cores, available_memory_mib
 from ml_assets.interfaces import ComputeProfile, ComputeRules, StepResources
-from ml_assets.reading.compute_checks import with_compute
-from ml_assets.reading.pipeline_file import LoadedPipeline
+from ml_assets.reading.pipeline_file import LoadedPipeline, with_compute
 from ml_assets.reading.wording import count, listed, span
+from ml_assets.spec import SearchSpec
 
 
 @click.group()
@@ -99,7 +99,7 @@ def _steps(loaded: LoadedPipeline, rules: ComputeRules) -> Iterator[tuple[str, S
     for name, resources in loaded.compute.items():
         variant = loaded.spec.variants[name]
         idle = resources.gpus and variant.train is None and variant.estimator.startswith("sklearn.")
-        unused = "; scikit-learn uses no GPU" if idle else ""
+        unused = "; scikit-learn uses no GPU" if idle else _shared(variant.search, resources)
         line = loaded.line(("variants", name, "compute"))
         place = f"{loaded.file.name}:{line}" if line else loaded.file.name
         if resources.profile is not None:
@@ -114,6 +114,14 @@ def _steps(loaded: LoadedPipeline, rules: ComputeRules) -> Iterator[tuple[str, S
         yield f"models/{name}", resources, why
     yield "candidate", largest(list(loaded.compute.values())), "fits the best variant again: the largest of theirs"
     yield "each other step", StepResources(currency=rules.currency), "the default"
+
+
+def _shared(search: SearchSpec | None, resources: StepResources) -> str:
+    """Return that trials at once have no GPU each, where that is so; else nothing."""
+    at_once = 1 if search is None else -(-search.parallel // search.workers)
+    if at_once == 1 or not resources.gpus:
+        return ""
+    return f"; its {at_once} trials at once share {count(resources.gpus, 'GPU')} and its memory"
 
 
 @dataclass(frozen=True, kw_only=True)

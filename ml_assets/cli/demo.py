@@ -17,6 +17,9 @@ from ml_assets.errors import MlAssetsError
 from ml_assets.periods import Periods
 
 DEMO_PIPELINES = {"flights": "flights/arrival_delay", "births": "births/daily_births"}
+FIRST_MODELS = {"flights": 3, "births": 2}
+"""Which period's model is the first to pass the gates: that of the second month of flights is not surely better than
+the baseline."""
 
 
 @click.command()
@@ -27,10 +30,15 @@ DEMO_PIPELINES = {"flights": "flights/arrival_delay", "births": "births/daily_bi
     type=click.IntRange(2, 20),
     default=6,
     show_default=True,
-    help="Periods from the first.",
+    help="Periods from the first; at least 3 of flights and 2 of births, whose first model comes then.",
 )
 def demo(team: str, count: int) -> None:
     """Land the first periods of real data and materialize the pipeline for them through the Dagster engine."""
+    if count < FIRST_MODELS[team]:
+        raise click.BadParameter(
+            f"{count} periods of {team} end before its first model; expected at least {FIRST_MODELS[team]}.",
+            param_hint="--periods",
+        )
     project, console = load_project(), make_console()
     loaded = find_pipeline(project, DEMO_PIPELINES[team])
     spec = loaded.spec

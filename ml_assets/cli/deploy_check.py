@@ -8,7 +8,6 @@ from ml_assets.cli.project import Project
 from ml_assets.errors import Problem, SpecError
 from ml_assets.interfaces import ComputeProfile, ComputeRules, StepResources
 from ml_assets.reading import wording
-from ml_assets.reading.compute_checks import settle_compute
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.yaml_positions import YamlPath
 
@@ -71,7 +70,7 @@ def _step_problems(values: ChartValues, project: Project, rules: ComputeRules) -
     for location in project.locations:
         for file in sorted((project.team_folder(location) / "defs").glob("*/defs.yaml")):
             try:
-                loaded = settle_compute(read_placed_pipeline(file), lambda: rules)
+                loaded = read_placed_pipeline(file, lambda: rules)
             except SpecError as error:
                 yield from error.problems
                 continue

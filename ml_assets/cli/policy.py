@@ -64,15 +64,20 @@ def explain(pipeline: str, setting: str | None, at: datetime | None) -> None:
 @policy.command()
 @click.argument("folder", required=False)
 def check(folder: str | None) -> None:
-    """Check a policy tree, the project's when no FOLDER (or URL) is named; tell every problem at once."""
+    """Check a policy tree, the project's when no FOLDER (or URL) is named; tell every problem at once.
+
+    Any entry below `teams:` in compute.yaml turns fair sharing on for all teams; one of no team of the project is
+    warned of.
+    """
     if folder is None:
         project = load_project()
         url, pipelines = project.profile.policy_url, _pipelines(project)
+        locations = [location.name for location in project.locations]
         tree = read_tree(url, trial_people=project.profile.trial_people)
     else:
-        url, pipelines = folder, None  # a policy repository knows nobody's pipelines
+        url, pipelines, locations = folder, None, []  # a policy repository knows nobody's pipelines
         tree = read_tree(folder)
-    found = check_tree(tree, datetime.now(UTC), pipelines)
+    found = check_tree(tree, datetime.now(UTC), pipelines, locations)
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
     if found.problems:

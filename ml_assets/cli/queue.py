@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ml_assets.cli.approvals import add_row, current_project
+from ml_assets.cli.known_teams import require_team
 from ml_assets.cli.tables import make_console
 from ml_assets.sharing.report import QueueReport
 from ml_assets.sharing.runs import RUNS, QueuedRun
@@ -20,9 +21,13 @@ _RESOURCES = ("gpus", "cores", RUNS)
 def queue(team: str | None, most: int) -> None:
     """Show what waits for its turn and why, as the daemon would decide now, and what each team has in use.
 
-    A look changes nothing: runs are started by the daemon alone.
+    A look changes nothing: runs are started by the daemon alone. Runs are shared fairly among teams as soon as there is
+    any entry below `teams:` in policies/compute.yaml; without one they start by priority, then time.
     """
-    report, console = current_project().profile.queue_report(), make_console()
+    project, console = current_project(), make_console()
+    report = project.profile.queue_report()
+    if team is not None:
+        require_team(project, team, report.rules, project.profile.spend(), report.teams)
     _show_waiting(console, report, [run for run in report.queued if team in (None, run.team)], most)
     _show_teams(console, report, [name for name in report.teams if team in (None, name)])
 

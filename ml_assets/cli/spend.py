@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ml_assets.cli.approvals import add_row, current_project
+from ml_assets.cli.known_teams import require_team
 from ml_assets.cli.project import Profile
 from ml_assets.cli.tables import make_console, plain
 from ml_assets.interfaces import ComputeRules
@@ -25,12 +26,15 @@ def spend(team: str | None, month: str | None) -> None:
 
     A step is counted in the month in which it ended. Runs in progress are shown for this month alone.
     """
-    profile, now = current_project().profile, datetime.now(UTC)
+    project, now = current_project(), datetime.now(UTC)
+    profile = project.profile
     try:
         month = month_of(month_bounds(month or month_of(now))[0])  # "2013-9" is September, too
     except ValueError:
         raise click.UsageError(f"{month!r} is no month; expected such as {month_of(now)}.") from None
     rules = profile.policy_source(profile.policy_url).compute()
+    if team is not None:
+        require_team(project, team, rules, profile.spend())
     has_budgets = any(share.budget_per_month is not None for share in rules.teams.values())
     running: Mapping[str, Budget] = profile.queue_report().budgets if has_budgets and month == month_of(now) else {}
     table = _of_team(profile, rules, team, month) if team else _of_all(profile, rules, month, running)

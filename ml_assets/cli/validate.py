@@ -11,7 +11,6 @@ from ml_assets.arrivals.pattern import ArrivalPattern
 from ml_assets.cli.project import Project, load_project
 from ml_assets.errors import PolicyError, SpecError
 from ml_assets.gates import select_thresholds
-from ml_assets.reading.compute_checks import settle_compute
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.reading.schema import pipeline_schema
@@ -28,7 +27,7 @@ def validate(files: tuple[Path, ...], *, deep: bool) -> None:
     chosen = [f / "defs.yaml" if f.is_dir() else f for f in files] or project.pipeline_files()
     for file in chosen:
         try:
-            loaded = settle_compute(read_placed_pipeline(file), rules)
+            loaded = read_placed_pipeline(file, rules)
             read.append(loaded)
             problems += _check_services(project, loaded, file, deep=deep)
         except SpecError as error:

@@ -80,6 +80,7 @@ class TeamShare:
         budget_per_month: Most it may spend in a calendar month (UTC); None for no budget.
         over_budget: What becomes of its runs once the budget is spent.
         profiles: Names of the profiles it may use; None for all.
+        line: 1-based line in the file of the rules; 0 when made in Python.
     """
 
     weight: float = 1.0
@@ -88,6 +89,7 @@ class TeamShare:
     budget_per_month: float | None = None
     over_budget: OverBudget = "wait"
     profiles: tuple[str, ...] | None = None
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

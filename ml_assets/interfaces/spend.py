@@ -86,6 +86,10 @@ class SpendStore(Protocol):
         """Return what a team spent in such a time, by pipeline and profile."""
         ...
 
+    def teams(self) -> list[str]:
+        """Return the teams that ever spent anything, in any currency, sorted."""
+        ...
+
     def of_runs(self, run_ids: Sequence[str]) -> dict[str, float]:
         """Return what was kept of some runs so far; a run without any cost is left out."""
         ...

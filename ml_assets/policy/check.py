@@ -38,13 +38,19 @@ class TreeCheck:
     n_instants: int
 
 
-def check_tree(tree: PolicyTree, now: datetime, pipelines: Sequence[PipelinePath] | None = None) -> TreeCheck:
+def check_tree(
+    tree: PolicyTree,
+    now: datetime,
+    pipelines: Sequence[PipelinePath] | None = None,
+    locations: Sequence[str] = (),
+) -> TreeCheck:
     """Check a tree.
 
     Args:
         tree: As it was read; its problems are among the result's.
         now: The present, with a time zone.
         pipelines: The pipelines that there are, to tell files for none; None when they are not known.
+        locations: Names of the code locations that there are; a team may have one without any pipeline yet.
     """
     instants = [now, *turning_points(tree, now)]
     # Past instants too: what was decided then is looked at again by the policy of its time.
@@ -52,7 +58,7 @@ def check_tree(tree: PolicyTree, now: datetime, pipelines: Sequence[PipelinePath
     problems = [*tree.problems, *tree.compute_problems, *_loosenings_at(tree.files, [*instants, *past])]
     return TreeCheck(
         problems=tuple(sorted(set(problems), key=lambda p: (p.file, p.line, p.field, p.found))),
-        warnings=(*_ending_soon(tree, now), *([] if pipelines is None else _for_nobody(tree.files, pipelines))),
+        warnings=(*_ending_soon(tree, now), *([] if pipelines is None else _for_nobody(tree, pipelines, locations))),
         n_files=tree.n_files,
         n_settings=sum(1 for _ in tree.entries()),
         pipelines=tuple(sorted({*tree.pipelines(), *(pipelines or ())})),
@@ -95,15 +101,19 @@ def _ending_soon(tree: PolicyTree, now: datetime) -> Iterator[str]:
                 )
 
 
-def _for_nobody(files: Sequence[PolicyFile], pipelines: Sequence[PipelinePath]) -> Iterator[str]:
-    """Yield each file that speaks for a team, pipeline or domain which there is not."""
-    domains = {f.domain for f in files if f.domain is not None}
+def _for_nobody(tree: PolicyTree, pipelines: Sequence[PipelinePath], locations: Sequence[str]) -> Iterator[str]:
+    """Yield each file that speaks for a team, pipeline or domain which there is not, and each such team's share."""
+    domains = {f.domain for f in tree.files if f.domain is not None}
     known = {
         "domain": sorted(domains),
-        "team": sorted({team for team, _ in pipelines}),
+        "team": sorted({*locations, *(team for team, _ in pipelines)}),
         "pipeline": sorted("/".join(pipeline) for pipeline in pipelines),
     }
-    for file in files:
+    for name, share in tree.compute.teams.items():
+        if name not in known["team"]:
+            hint = wording.did_you_mean(name, known["team"]) or f"there are {wording.listed(known['team']) or 'none'}"
+            yield f"{tree.compute.file}:{share.line}: teams.{name}: the project has no such team; {hint}"
+    for file in tree.files:
         name = "/".join(file.scope)
         if file.level in known and name not in known[file.level]:
             hint = wording.did_you_mean(name, known[file.level])

@@ -30,7 +30,8 @@ Model = TypeVar("Model", bound=SpecModel)
 def read_compute(document: PositionedYaml, problems: list[Problem]) -> ComputeRules:
     """Return the rules of one file, as far as they are right; what is wrong goes to the problems."""
     findings = Findings(document=Document(file=document.file, line=document.line), problems=problems)
-    head = validated(ComputeModel, document.data, (), findings) or ComputeModel()
+    read = validated(ComputeModel, document.data, (), findings)
+    head = read or ComputeModel()
     profiles = {
         name: _profile(name, model, document)
         for name, model in _named(document, "profiles", PROFILE_PATTERN, ProfileModel, findings).items()
@@ -42,11 +43,13 @@ def read_compute(document: PositionedYaml, problems: list[Problem]) -> ComputeRu
     for name, team in teams.items():
         _check_team(("teams", name), team, head.capacity, list(declared or ()), findings)
     _check_reserves(teams, head.capacity, findings)
+    if read is not None:
+        _check_bounds(teams, head.capacity, findings)
     return ComputeRules(
         currency=head.currency,
         capacity=_amounts(head.capacity),
         profiles=profiles,
-        teams={name: _share(team) for name, team in teams.items()},
+        teams={name: _share(team, document.line(("teams", name))) for name, team in teams.items()},
         ageing=_ageing(head.ageing, findings),
         file=document.file,
     )
@@ -101,7 +104,7 @@ def _taints(tolerations: tuple[TolerationSpec, ...]) -> tuple[Mapping[str, str],
     return tuple(toleration.model_dump(exclude_none=True) for toleration in tolerations)
 
 
-def _share(model: TeamModel) -> TeamShare:
+def _share(model: TeamModel, line: int) -> TeamShare:
     return TeamShare(
         weight=model.weight,
         reserve=_amounts(model.reserve),
@@ -109,6 +112,7 @@ def _share(model: TeamModel) -> TeamShare:
         budget_per_month=model.budget_per_month,
         over_budget=model.over_budget,
         profiles=model.profiles,
+        line=line,
     )
 
 
@@ -156,6 +160,19 @@ def _check_team(
     for resource, most in limit.items():
         if most > there_is.get(resource, most):
             findings.add((*path, "limit", resource), str(most), f"at most the capacity of {there_is[resource]}")
+
+
+def _check_bounds(teams: Mapping[str, TeamModel], capacity: AmountsModel, findings: Findings) -> None:
+    """Refuse a reserve of what has no capacity: nothing can be kept of what is not bounded."""
+    there_is = _amounts(capacity)
+    for name, team in teams.items():
+        for resource, kept in _amounts(team.reserve).items():
+            if kept and resource not in there_is:
+                found = f"{kept} of {resource}, which have no capacity"
+                hint = f"without capacity.{resource} nobody counts them, and nothing is kept"
+                findings.add(
+                    ("teams", name, "reserve", resource), found, f"capacity.{resource}, or no such reserve", hint
+                )
 
 
 def _check_reserves(teams: Mapping[str, TeamModel], capacity: AmountsModel, findings: Findings) -> None:

@@ -14,6 +14,7 @@ from ml_assets.policy.compute_schema import (
 )
 from ml_assets.reading import wording
 from ml_assets.spec import TolerationSpec
+from ml_assets.spec.field_docs import field_docs
 from ml_assets.spec.model import SpecModel
 
 _HEAD = """# Compute profiles
@@ -40,10 +41,10 @@ def compute_reference() -> str:
 
 
 def _section(title: str, prefix: str, model: type[SpecModel]) -> Iterator[str]:
-    schema = model.model_json_schema()
+    schema, docs = model.model_json_schema(), field_docs(model)
     yield from ("", f"## {title}", "", "| field | type | default | meaning |", "|---|---|---|---|")
     for name, node in schema["properties"].items():
-        meaning = " ".join((model.model_fields[name].description or "").split()).replace("|", "\\|")
+        meaning = " ".join(docs.get(name, "").split()).replace("|", "\\|")
         kind = "a mapping" if _is_part(node) else wording.expected(node, schema.get("$defs", {}))
         default = "required" if name in schema.get("required", ()) else _default(node)
         yield f"| `{prefix}{name}` | {kind} | {default} | {meaning} |"

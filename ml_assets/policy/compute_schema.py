@@ -70,7 +70,7 @@ class TeamModel(SpecModel):
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Share in proportion to the other teams'."""
     reserve: AmountsModel = AmountsModel()
-    """What is kept for the team; others may borrow what is free of it."""
+    """What is kept for the team, of what has a capacity; others may borrow what is free of it."""
     limit: AmountsModel = AmountsModel()
     """The most it may use at once."""
     budget_per_month: Annotated[float, Field(ge=0)] | None = None
@@ -102,6 +102,6 @@ class ComputeModel(SpecModel):
     profiles: dict[str, Any] = Field(default_factory=dict)
     """Profiles by name."""
     teams: dict[str, Any] = Field(default_factory=dict)
-    """Teams by name."""
+    """Teams by name. Any entry, also one that only names profiles, turns fair sharing on for all teams."""
     ageing: AgeingModel = AgeingModel()
     """How waiting raises a run's priority."""

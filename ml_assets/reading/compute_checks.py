@@ -1,56 +1,75 @@
 """Looks up the compute profiles that a pipeline names, and refuses what policy does not give its team."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from ml_assets.compute import settled
-from ml_assets.errors import SpecError
+from ml_assets.errors import PolicyError
 from ml_assets.interfaces import ComputeProfile, ComputeRules, StepResources
 from ml_assets.reading import wording
-from ml_assets.reading.findings import Document, Findings
-from ml_assets.reading.pipeline_file import LoadedPipeline
-from ml_assets.spec import ComputeSpec, PipelineSpec
+from ml_assets.reading.draft import Draft
+from ml_assets.reading.findings import Findings
+from ml_assets.spec import ComputeSpec
 from ml_assets.yaml_positions import YamlPath
 
-
-def settle_compute(loaded: LoadedPipeline, rules: Callable[[], ComputeRules]) -> LoadedPipeline:
-    """Return the pipeline with what each variant gets; the rules are read only if it asks for what policy gives.
-
-    Raises:
-        SpecError: As `with_compute`.
-        PolicyError: If the rules cannot be read.
-    """
-    return with_compute(loaded, rules()) if needs_rules(loaded.spec) else loaded
+RulesReader = Callable[[], ComputeRules]
 
 
-def needs_rules(spec: PipelineSpec) -> bool:
-    """Return whether a description asks for anything that policy gives: a profile, or GPUs."""
-    return any(v.compute.profile is not None or v.compute.gpus for v in spec.variants.values())
+def check_compute(draft: Draft, findings: Findings, rules: RulesReader | None) -> dict[str, StepResources]:
+    """Record what is wrong in `variants.<variant>.compute`, and return what each sound variant gets.
 
-
-def with_compute(loaded: LoadedPipeline, rules: ComputeRules) -> LoadedPipeline:
-    """Return the pipeline with what each variant gets by the rules.
+    Args:
+        draft: The description.
+        findings: Takes the problems; those that are there already are of other parts of the file.
+        rules: Reads what policy gives, only if a variant asks for that; None to leave profiles alone.
 
     Raises:
-        SpecError: If a variant names a profile that is unknown or not its team's, or asks for more than it has, or
-            searches by more trials at once than it has cores.
+        PolicyError: If the rules cannot be read. When anything else is wrong, that is to be told first.
     """
-    findings = Findings(document=Document(file=str(loaded.file), line=loaded.line))
-    found: dict[str, StepResources] = {}
-    for name, variant in loaded.spec.variants.items():
-        look = _Look(spec=variant.compute, path=("variants", name, "compute"), team=loaded.spec.team, rules=rules)
-        known = len(findings.problems)
-        found[name] = look.resources(findings)
-        cores = found[name].cores
-        if len(findings.problems) == known and variant.search is not None and variant.search.parallel > cores:
-            what = f"{variant.search.parallel} trials at once on {wording.count(cores, 'core')}"
-            hint = f"set parallel to {cores}, or name a profile with more cores: `ml-assets compute list`"
-            findings.add(("variants", name, "search", "parallel"), what, "at most the variant's cores", hint)
-    if findings.problems:
-        raise SpecError(findings.problems)
-    return replace(loaded, compute=found)
+    specs = {name: spec for name in _variants(draft) if (spec := draft.at("variants", name, "compute")) is not None}
+    for name, spec in specs.items():
+        if spec.profile is None and spec.gpu_type is not None and not spec.gpus:
+            _add_idle_type(("variants", name, "compute"), spec.gpu_type, findings)
+    team = draft.at("team")
+    asks = any(spec.profile is not None or spec.gpus for spec in specs.values())
+    if rules is None or team is None or not asks:
+        return {name: settled(spec) for name, spec in specs.items()}
+    try:
+        given = rules()
+    except PolicyError:
+        if findings.problems:
+            return {}
+        raise
+    return {
+        name: _looked_up(
+            draft, name, _Look(spec=spec, path=("variants", name, "compute"), team=team, rules=given), findings
+        )
+        for name, spec in specs.items()
+    }
+
+
+def _variants(draft: Draft) -> list[str]:
+    return list(draft.spec.variants) if draft.present("variants") else []
+
+
+def _add_idle_type(path: YamlPath, gpu_type: str, findings: Findings) -> None:
+    findings.add((*path, "gpu_type"), f"{gpu_type} without GPUs", "gpus of at least 1 beside it")
+
+
+def _looked_up(draft: Draft, name: str, look: "_Look", findings: Findings) -> StepResources:
+    known, search = len(findings.problems), ("variants", name, "search")
+    found = look.resources(findings)
+    parallel, workers = draft.at(*search, "parallel"), draft.at(*search, "workers") or 1
+    if parallel is None or look.spec.profile is None or len(findings.problems) > known:
+        return found  # without a profile the cores stand in the file, and search_checks looks at them
+    at_once = -(-parallel // workers)
+    if at_once > found.cores:
+        what = f"{at_once} trials at once on {wording.count(found.cores, 'core')}"
+        hint = f"set parallel to {found.cores * workers}, or name a profile with more cores: `ml-assets compute list`"
+        findings.add((*search, "parallel"), what, "at most the variant's cores", hint)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +130,8 @@ class _Look:
             asked = getattr(self.spec, field)
             if field in given and limit is not None and asked is not None and asked > limit:
                 yield field, _shown(asked), f"at most {_shown(limit)}, {of}"
+        if self.spec.gpu_type is not None and not (self.spec.gpus if "gpus" in given else profile.gpus):
+            yield "gpu_type", f"{self.spec.gpu_type} without GPUs", f"no type, or a number of GPUs within {of}"
         for field in ("gpu_type", "image", "priority"):
             asked, own = getattr(self.spec, field), getattr(profile, field)
             # Without an image of its own a profile leaves the choice; a priority is always the profile's to give.

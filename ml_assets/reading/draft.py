@@ -73,7 +73,8 @@ def _model(model: Any, data: dict[str, Any], path: YamlPath, broken: frozenset[Y
             values[name] = _value(kind, data[name], here, broken)
         else:
             values[name] = field.get_default(call_default_factory=True)
-    return model.model_construct(**values)
+    # What the file does not say is a default, of which a profile takes the place.
+    return model.model_construct(_fields_set={name for name in values if name in data}, **values)
 
 
 def _value(kind: Any, data: Any, path: YamlPath, broken: frozenset[YamlPath]) -> Any:

@@ -2,13 +2,12 @@
 
 from ml_assets.metrics import METRICS
 from ml_assets.reading import wording
+from ml_assets.reading.checkpoint_checks import check_checkpoint
 from ml_assets.reading.draft import Draft
 from ml_assets.reading.estimators import Estimator, EstimatorNotFoundError, find_estimator
 from ml_assets.reading.findings import Findings
 from ml_assets.reading.search_checks import check_search
 from ml_assets.reading.source_checks import check_distinct
-from ml_assets.trainers.kinds import find_kind
-from ml_assets.trainers.libraries import STORED_TYPES, library
 from ml_assets.yaml_positions import YamlPath
 
 GATE_KINDS = ("floor", "ceiling", "beats_baseline")
@@ -20,7 +19,9 @@ def check_learning(draft: Draft, findings: Findings) -> None:
     if draft.present("variants"):
         for name in draft.spec.variants:
             _check_variant(draft, name, task, findings)
+            known = len(findings.problems)
             check_search(draft, name, findings)
+            check_checkpoint(draft, name, findings, is_search_right=len(findings.problems) == known)
     metric = draft.at("selection", "metric")
     if metric is not None:
         _check_metric(("selection", "metric"), metric, task, findings)
@@ -76,7 +77,6 @@ def _check_variant(draft: Draft, name: str, task: str | None, findings: Findings
         _check_task(path, text, estimator, task, findings)
     if draft.at("variants", name, "train") is not None:
         return  # the parameters are the function's
-    _check_rounds(draft, name, text, findings)
     params = ("variants", name, "params")
     search = draft.spec.variants[name].search if draft.present("variants", name, "search") else None
     space = getattr(search, "space", {})  # absent when it is broken as a whole
@@ -96,22 +96,6 @@ def _check_variant(draft: Draft, name: str, task: str | None, findings: Findings
             hint = wording.did_you_mean(key, estimator.params)
             expected = wording.one_of(estimator.params, hint) if estimator.params else "no parameters"
             findings.add((*params, key), found, expected, hint)
-
-
-def _check_rounds(draft: Draft, name: str, estimator: str, findings: Findings) -> None:
-    """Refuse a checkpoint that the library's estimator cannot have; of a team's own class the training will tell."""
-    if not draft.at("variants", name, "compute", "checkpoint") or not draft.sound("variants", name, "params"):
-        return
-    class_name = estimator.rpartition(".")[2]
-    kind = find_kind([class_name])
-    if kind is None and library(estimator) not in {"sklearn", *STORED_TYPES}:
-        return
-    why = "it has no rounds that are known here" if kind is None else kind.obstacle(draft.spec.variants[name].params)
-    if why:
-        found = f"{class_name} cannot be trained in rounds: {why}"
-        another = "other parameters" if kind else "an estimator with rounds such as HistGradientBoostingClassifier"
-        expected = f"false, or {another}"
-        findings.add(("variants", name, "compute", "checkpoint"), found, expected)
 
 
 def _check_task(path: YamlPath, text: str, estimator: Estimator, task: str, findings: Findings) -> None:

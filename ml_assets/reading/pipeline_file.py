@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ml_assets.compute import settled
 from ml_assets.errors import Problem, SpecError
 from ml_assets.features.module import FeatureModule
-from ml_assets.interfaces import Expectation, StepResources
+from ml_assets.interfaces import ComputeRules, Expectation, StepResources
 from ml_assets.reading import wording
 from ml_assets.reading.columns import columns_of
+from ml_assets.reading.compute_checks import RulesReader, check_compute
 from ml_assets.reading.draft import Draft
 from ml_assets.reading.expectations import read_expectations
 from ml_assets.reading.feature_checks import check_features
@@ -44,8 +44,7 @@ class LoadedPipeline:
         raw_data_expectations: What must hold of arrived rows, from the file itself or a file it names.
         features_expectations: What must hold of the feature table, from the same places.
         used_columns: Source and side-table columns that it needs at all.
-        compute: Variant → what its training step gets. As read here, profiles count for nothing; `with_compute`
-            looks them up.
+        compute: Variant → what its training step gets. Read without rules, profiles count for nothing.
         train_functions: Variant → the team's own function that trains it, of those that have one.
         line: Gives the 1-based line of a field's path, such as ("label", "column"); 0 for one made in Python.
     """
@@ -63,11 +62,17 @@ class LoadedPipeline:
     line: Callable[[YamlPath], int] = field(repr=False, compare=False)
 
 
-def read_pipeline(file: Path) -> LoadedPipeline:
+def read_pipeline(file: Path, rules: RulesReader | None = None) -> LoadedPipeline:
     """Return the pipeline that a YAML file describes.
 
+    Args:
+        file: The file.
+        rules: Reads the compute profiles that policy has, only if the file asks for any; None to leave them alone.
+
     Raises:
-        SpecError: If anything is wrong with the file or the files it names; it holds every problem.
+        SpecError: If anything is wrong with the file or the files it names, or it asks for more than the rules give its
+            team; it holds every problem.
+        PolicyError: If nothing else is wrong, and the rules cannot be read.
     """
     try:
         text = read_text(file)
@@ -87,23 +92,40 @@ def read_pipeline(file: Path) -> LoadedPipeline:
         if flaw.told:
             findings.add(flaw.path, flaw.found, flaw.expected, flaw.hint)
     component = yaml.data.get("type", COMPONENT)
-    return _checked(draft, file.parent, file, component, findings)
+    return _checked(draft, file.parent, file, component, findings, rules)
 
 
-def check_pipeline(spec: PipelineSpec, folder: Path, *, file: Path | None = None) -> LoadedPipeline:
+def check_pipeline(
+    spec: PipelineSpec, folder: Path, *, file: Path | None = None, rules: RulesReader | None = None
+) -> LoadedPipeline:
     """Return a pipeline that was described in Python, after the checks that a YAML file gets.
 
     Args:
         spec: The description.
         folder: Where the files it names lie.
         file: The Python file, named in problems; the folder is named when absent.
+        rules: As of `read_pipeline`.
 
     Raises:
         SpecError: If anything is wrong with it; problems name the field, and the file without a line.
+        PolicyError: As `read_pipeline`.
     """
     place = folder if file is None else file
     findings = Findings(document=Document(file=str(place), line=lambda _: 0))
-    return _checked(Draft(spec=spec), folder, place, COMPONENT, findings)
+    return _checked(Draft(spec=spec), folder, place, COMPONENT, findings, rules)
+
+
+def with_compute(loaded: LoadedPipeline, rules: ComputeRules) -> LoadedPipeline:
+    """Return a pipeline that was read without rules, with what each variant gets by the rules.
+
+    Raises:
+        SpecError: If a variant asks for more than they give its team; it holds every problem.
+    """
+    findings = Findings(document=Document(file=str(loaded.file), line=loaded.line))
+    found = check_compute(Draft(spec=loaded.spec), findings, lambda: rules)
+    if findings.problems:
+        raise SpecError(findings.problems)
+    return replace(loaded, compute=found)
 
 
 def _attributes(yaml: PositionedYaml, findings: Findings) -> dict[str, Any] | None:
@@ -138,7 +160,9 @@ def _check_component(data: dict[str, Any], findings: Findings) -> None:
         findings.add(("type",), found, expected, wording.did_you_mean(name, [COMPONENT]))
 
 
-def _checked(draft: Draft, folder: Path, file: Path, component: str, findings: Findings) -> LoadedPipeline:
+def _checked(
+    draft: Draft, folder: Path, file: Path, component: str, findings: Findings, rules: RulesReader | None
+) -> LoadedPipeline:
     """Run every check on what is sound and return the pipeline, or raise all problems at once."""
     features = load_features(draft, folder, findings)
     columns = columns_of(draft, None if features is None else features.functions)
@@ -151,6 +175,7 @@ def _checked(draft: Draft, folder: Path, file: Path, component: str, findings: F
     check_features(draft, columns, shown, findings)
     if features is not None:
         check_functions(features, shown, columns, findings)
+    compute = check_compute(draft, findings, rules)  # last: rules that cannot be read are told after all else
     if findings.problems or features is None:
         raise SpecError(findings.problems)
     return LoadedPipeline(
@@ -162,7 +187,7 @@ def _checked(draft: Draft, folder: Path, file: Path, component: str, findings: F
         raw_data_expectations=raw_data,
         features_expectations=on_features,
         used_columns=columns.inputs_of(_named_columns(draft.spec)),
-        compute={name: settled(variant.compute) for name, variant in draft.spec.variants.items()},
+        compute=compute,
         train_functions=train_functions,
         line=findings.document.line,
     )

@@ -39,6 +39,10 @@ class FakeSpend:
         found = self._by(lambda cost: (cost.team, cost.pipeline, cost.profile), since, until, currency)
         return {key[1:]: spend for key, spend in found.items() if key[0] == team}
 
+    def teams(self) -> list[str]:
+        """Return the teams that ever spent anything, in any currency, sorted."""
+        return sorted({cost.team for cost in self.kept.values()})
+
     def of_runs(self, run_ids: Sequence[str]) -> dict[str, float]:
         """Return what was kept of some runs so far; a run without any cost is left out."""
         found: dict[str, float] = {}
@@ -134,6 +138,12 @@ class SpendSuite:
             ("", "gpu-small"): 1,
         }
         assert found["arrival_delay", "cpu-small"].gpu_hours == 0
+
+    def test_teams_that_ever_spent_anything_are_known(self, spend: SpendStore) -> None:
+        assert spend.teams() == []
+        spend.record([cost(currency="CHF"), cost(run_id="run-2"), cost(team="births", run_id="run-3")], now=NOW)
+
+        assert spend.teams() == ["births", "flights"]
 
     def test_the_cost_of_many_runs_is_asked_for_at_once(self, spend: SpendStore) -> None:
         spend.record([cost(run_id=f"run-{n}") for n in range(1200)], now=NOW)

@@ -17,6 +17,7 @@ class Kind:
         rounds: Parameter that counts the rounds (trees, iterations or epochs).
         default: Its value when it is not set.
         obstacle: Returns why certain parameters rule it out, in words; empty when they do not.
+        decided_by: The parameters that `obstacle` looks at.
         exact: Whether with these parameters training in rounds gives bit for bit what one `fit` call gives.
     """
 
@@ -24,6 +25,7 @@ class Kind:
     rounds: str
     default: int
     obstacle: Callable[[Params], str] = lambda _: ""
+    decided_by: frozenset[str] = frozenset()
     exact: Callable[[Params], bool] = lambda _: True
 
     def total(self, params: Params) -> int:
@@ -74,7 +76,7 @@ def _lightgbm_obstacle(params: Params) -> str:
         return "only boosting_type: gbdt goes on from earlier trees"
     if other := sorted(_LIGHTGBM_ROUNDS & params.keys()):
         return f"say the rounds by n_estimators, not by {other[0]}"
-    return _stops_by_rounds(params, ("early_stopping_round", "early_stopping_rounds", "early_stopping"))
+    return _stops_by_rounds(params, _LIGHTGBM_STOPS)
 
 
 def _xgboost_obstacle(params: Params) -> str:
@@ -140,16 +142,55 @@ def _never(_: Params) -> bool:
     return False
 
 
-_HISTOGRAM = Kind(family="warm_start", rounds="max_iter", default=100, obstacle=_histogram_obstacle)
-_GRADIENT = Kind(family="warm_start", rounds="n_estimators", default=100, obstacle=_gradient_obstacle)
+_LIGHTGBM_STOPS = ("early_stopping_round", "early_stopping_rounds", "early_stopping")
+_DECIDES_LIGHTGBM = frozenset({"boosting_type", "boosting", "boost", *_LIGHTGBM_ROUNDS, *_LIGHTGBM_STOPS})
+
+_HISTOGRAM = Kind(
+    family="warm_start",
+    rounds="max_iter",
+    default=100,
+    obstacle=_histogram_obstacle,
+    decided_by=frozenset({"early_stopping", "scoring"}),
+)
+_GRADIENT = Kind(
+    family="warm_start",
+    rounds="n_estimators",
+    default=100,
+    obstacle=_gradient_obstacle,
+    decided_by=frozenset({"n_iter_no_change"}),
+)
 _FOREST = Kind(family="warm_start", rounds="n_estimators", default=100)
-_PERCEPTRON = Kind(family="epochs", rounds="max_iter", default=200, obstacle=_perceptron_obstacle, exact=_never)
-_SGD = Kind(family="epochs", rounds="max_iter", default=1000, obstacle=_sgd_obstacle, exact=_never)
+_PERCEPTRON = Kind(
+    family="epochs",
+    rounds="max_iter",
+    default=200,
+    obstacle=_perceptron_obstacle,
+    decided_by=frozenset({"solver", "early_stopping"}),
+    exact=_never,
+)
+_SGD = Kind(
+    family="epochs",
+    rounds="max_iter",
+    default=1000,
+    obstacle=_sgd_obstacle,
+    decided_by=frozenset({"tol", "class_weight", "early_stopping"}),
+    exact=_never,
+)
 _LIGHTGBM = Kind(
-    family="lightgbm", rounds="n_estimators", default=100, obstacle=_lightgbm_obstacle, exact=_lightgbm_exact
+    family="lightgbm",
+    rounds="n_estimators",
+    default=100,
+    obstacle=_lightgbm_obstacle,
+    decided_by=_DECIDES_LIGHTGBM,
+    exact=_lightgbm_exact,
 )
 _XGBOOST = Kind(
-    family="xgboost", rounds="n_estimators", default=100, obstacle=_xgboost_obstacle, exact=_only(_XGBOOST_NEUTRAL)
+    family="xgboost",
+    rounds="n_estimators",
+    default=100,
+    obstacle=_xgboost_obstacle,
+    decided_by=frozenset({"booster", "early_stopping_rounds"}),
+    exact=_only(_XGBOOST_NEUTRAL),
 )
 
 KINDS: Mapping[str, Kind] = {

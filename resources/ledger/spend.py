@@ -51,6 +51,13 @@ class SqlSpend:
 
             return sum_by_pipeline(connection, team, since, until, currency)
 
+    def teams(self) -> list[str]:
+        """Return the teams that ever spent anything, in any currency, sorted."""
+        with self._database.reading("Reading which teams spent anything") as connection:
+            from resources.ledger.spend_statements import spending_teams
+
+            return spending_teams(connection)
+
     def of_runs(self, run_ids: Sequence[str]) -> dict[str, float]:
         """Return what was kept of some runs so far; a run without any cost is left out."""
         if not run_ids:

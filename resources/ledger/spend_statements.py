@@ -44,6 +44,11 @@ def sum_by_pipeline(
     return {(row.pipeline, row.profile): _spend(row) for row in connection.execute(query.group_by(*columns))}
 
 
+def spending_teams(connection: sa.Connection) -> list[str]:
+    """Return the teams that have a cost, sorted."""
+    return sorted(connection.scalars(sa.select(spend.c.team).distinct()))
+
+
 def sum_of_runs(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, float]:
     """Return the sum of each run that has a cost."""
     found = {}

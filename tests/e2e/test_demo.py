@@ -211,6 +211,7 @@ BAD_USAGE = [
     ),
     (("demo", "--team", "trains"), "'trains' is not one of 'births', 'flights'"),
     (("demo", "--periods", "1"), "1 is not in the range 2<=x<=20"),
+    (("demo", "--periods", "2"), "2 periods of flights end before its first model; expected at least 3."),
     (
         ("approvals", "list", "flights/nothing"),
         "There is no pipeline 'flights/nothing'; there are births/daily_births, ",

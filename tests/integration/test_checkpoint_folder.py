@@ -8,13 +8,17 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 from ml_assets.errors import StoreError
+from ml_assets.interfaces import Checkpoint
 from ml_assets.testing.checkpoints import KEY, CheckpointSuite, Damage
 from resources.checkpoints import FOLDER, CheckpointFolder
 
@@ -81,6 +85,43 @@ def test_a_folder_that_refuses_is_told_with_what_to_do(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match=r"could not be written: .* Check that the store can be reached"):
         CheckpointFolder(str(tmp_path)).open(KEY).save(1, {"state": b"1"})
+
+
+class HttpError(Exception):
+    """What the library of an object store raises: no OSError."""
+
+
+class Refusing(MemoryFileSystem):
+    """An object store that answers every request with an error of its own."""
+
+    protocol = "refusing"
+    cachable = False
+
+    def refuse(self, *_: Any, **__: Any) -> Any:
+        raise HttpError("403: the account may not do this")
+
+    pipe_file = find = ls = open = rm_file = refuse
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (
+            lambda checkpoint: checkpoint.save(1, {"state": b"1"}),
+            "the checkpoint after step 1 of .* could not be written",
+        ),
+        (lambda checkpoint: checkpoint.load(), "the checkpoints of .* cannot be read"),
+        (lambda checkpoint: checkpoint.clear(), "the checkpoints of .* could not be removed"),
+    ],
+    ids=["save", "load", "clear"],
+)
+def test_an_object_stores_own_error_is_told_with_what_to_do(
+    call: Callable[[Checkpoint], Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_registry, "refusing", Refusing)
+
+    with pytest.raises(StoreError, match=rf"{expected}: HttpError: 403: .* Check that the store can be reached"):
+        call(CheckpointFolder("refusing://bucket").open(KEY))
 
 
 WRITER = """

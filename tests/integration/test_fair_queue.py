@@ -4,13 +4,15 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import pytest
 from dagster._core.events import DagsterEventType
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.utils import make_new_run_id
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from ml_assets.errors import LedgerError, MlAssetsError, PolicyError, QueueRefusedError
 from ml_assets.interfaces import Ageing, ComputeProfile, ComputeRules, TeamShare
@@ -379,6 +381,58 @@ def test_a_run_of_a_machine_whose_clock_is_ahead_hides_no_other() -> None:
         recorder.record_ended(currency="EUR", now=long_ago)
 
         assert recorder._until == long_ago
+
+
+@pytest.mark.parametrize("damage", ["an event", "its row"])
+def test_a_run_that_cannot_be_read_is_told_once_and_the_others_are_counted(
+    damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with world(rules(MONTH)) as sharing:
+        swept(sharing)
+        for name in ("flights-bad", "flights-good"):
+            sharing.submit(name)
+            sharing.look()
+            sharing.event(name, DagsterEventType.STEP_START, utc_now() - HOUR, "flights__delay__forest")
+            sharing.end(name)
+        bad, storage = sharing.id("flights-bad"), cast("Any", sharing.instance)
+        if damage == "an event":
+            with storage.event_log_storage.run_connection(bad) as connection:
+                connection.execute(text("UPDATE event_logs SET event = '{}' WHERE run_id = :id"), {"id": bad})
+        else:
+            with storage.run_storage.connect() as connection:
+                connection.execute(text("UPDATE runs SET run_body = '{}' WHERE run_id = :id"), {"id": bad})
+        recorder = queue_of(sharing)._recorder
+        before = recorder._until
+
+        swept(sharing)
+        swept(sharing)
+
+        assert [key[0] for key in sharing.spend.kept] == [sharing.id("flights-good")]
+        assert before is not None
+        assert recorder._until is not None
+        assert recorder._until > before
+        told = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+        assert len(told) == 1
+        assert f"Run {bad} cannot be read" in told[0]
+
+
+def test_a_storage_that_does_not_answer_passes_no_run_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with world(rules(MONTH)) as sharing:
+        sharing.submit("flights-1")
+        sharing.look()
+        sharing.event("flights-1", DagsterEventType.STEP_START, utc_now() - HOUR, "flights__delay__forest")
+        sharing.end("flights-1")
+
+        def away(*_: Any, **__: Any) -> Any:
+            raise DBAPIError("SELECT 1", {}, OSError("gone"))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(sharing.instance, "get_run_step_stats", away)
+            with pytest.raises(DBAPIError):
+                swept(sharing)
+        swept(sharing)
+
+        assert len(sharing.spend.kept) == 1
 
 
 def test_a_tag_that_is_added_to_an_ended_run_does_not_count_its_use_again() -> None:

@@ -105,6 +105,7 @@ def test_trials_are_nested_and_one_that_was_left_half_written_is_completed(regis
     assert found["1"].info.run_id == half
     assert [found[str(n)].info.status for n in range(3)] == ["FINISHED", "KILLED", "FAILED"]
     assert found["1"].data.params["estimator.learning_rate"] == "1.1"
+    assert found["1"].data.params["estimator.max_depth"] == "null"
     assert found["1"].data.metrics == {"log_loss": 0.5, "report": 0.5, "seconds": 1.5}
     assert [m.value for m in client.get_metric_history(found["0"].info.run_id, "report")] == [0.7, 0.5]
     assert found["0"].info.end_time - found["0"].info.start_time == 1500
@@ -244,6 +245,13 @@ class TestWhatMlflowKeeps:
         run = client.get_run(logged.run_id)
         assert run.data.params["columns"].endswith(f"({len(columns):,} characters, see params/columns.txt)")
         assert Path(client.download_artifacts(logged.run_id, "params/columns.txt", place)).read_text() == columns
+
+    def test_a_null_is_told_from_the_words_none(self, registry, client):
+        params = {"null": None, "lower": "none", "upper": "None", "yes": True, "text": "True", "list": [None, 1]}
+        logged = registry.log_model(small_run(params=params))
+
+        shown = {"null": "null", "lower": "none", "upper": "None", "yes": "true", "text": "True", "list": "[None, 1]"}
+        assert client.get_run(logged.run_id).data.params == shown
 
     def test_many_metrics_params_and_tags_are_batched(self, registry, client):
         logged = registry.log_model(

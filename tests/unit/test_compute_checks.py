@@ -1,6 +1,7 @@
 """Profiles that a pipeline names: looked up, held to their limits, and wrong ones told with their line."""
 
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,8 +9,7 @@ import pytest
 
 from ml_assets.errors import PolicyError, SpecError
 from ml_assets.interfaces import ComputeProfile, ComputeRules, TeamShare
-from ml_assets.reading.compute_checks import settle_compute, with_compute
-from ml_assets.reading.pipeline_file import LoadedPipeline, check_pipeline, read_pipeline
+from ml_assets.reading.pipeline_file import LoadedPipeline, check_pipeline, read_pipeline, with_compute
 
 BASE = Path(__file__).parent.parent / "golden" / "spec_errors" / "base"
 VARIANT = "      params: {C: 0.5}\n"
@@ -49,18 +49,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(folder: Path, compute: str) -> LoadedPipeline:
+def read(folder: Path, compute: str, rules: Callable[[], ComputeRules] | None = None) -> LoadedPipeline:
     """Return the base pipeline whose first variant has this `compute`."""
     file = Path("defs.yaml")
     text = file.read_text(encoding="utf-8")
     assert text.count(VARIANT) == 1
     file.write_text(text.replace(VARIANT, f"{VARIANT}      compute: {compute}\n"), encoding="utf-8")
-    return read_pipeline(file)
+    return read_pipeline(file, rules)
 
 
 def told(folder: Path, compute: str) -> str:
     with pytest.raises(SpecError) as error:
-        with_compute(read(folder, compute), RULES)
+        read(folder, compute, lambda: RULES)
     return str(error.value)
 
 
@@ -151,17 +151,85 @@ def test_rules_are_read_only_for_a_pipeline_that_needs_them(folder: Path) -> Non
     def broken() -> ComputeRules:
         raise PolicyError("policies/compute.yaml is wrong")
 
-    plain = read(folder, "{cores: 2}")
-    assert settle_compute(plain, broken) is plain
+    assert read(folder, "{cores: 2}", broken).compute["logistic"].cores == 2
     shutil.copytree(BASE, folder, dirs_exist_ok=True)
     with pytest.raises(PolicyError):
-        settle_compute(read(folder, "gpu-small"), broken)
+        read(folder, "gpu-small", broken)
 
 
 def test_a_pipeline_made_in_python_gets_its_profiles_too(folder: Path) -> None:
     spec = read(folder, "gpu-small").spec
 
-    assert with_compute(check_pipeline(spec, folder), RULES).compute["logistic"].gpus == 1
+    assert check_pipeline(spec, folder, rules=lambda: RULES).compute["logistic"].gpus == 1
+
+
+def test_what_was_read_without_rules_is_looked_up_later_with_the_same_words(folder: Path) -> None:
+    with pytest.raises(SpecError, match="there is no compute profile 'gpu-smal'"):
+        with_compute(read(folder, "gpu-smal"), RULES)
+
+
+def break_elsewhere(folder: Path) -> None:
+    """Give the second variant an estimator that there is not, and `partitions` a word of no period."""
+    file = folder / "defs.yaml"
+    text = file.read_text(encoding="utf-8")
+    changed = text.replace("RandomForestClassifier", "RandomForrestClassifier").replace(
+        "every: month", "every: fortnight"
+    )
+    assert changed.count("RandomForrestClassifier") == 1
+    assert changed.count("every: fortnight") == 1
+    file.write_text(changed, encoding="utf-8")
+
+
+def test_compute_is_told_in_one_round_with_what_else_is_wrong(folder: Path) -> None:
+    break_elsewhere(folder)
+
+    message = told(folder, "{profile: gpu-small, cores: 8}")
+
+    assert "RandomForrestClassifier" in message
+    assert "fortnight" in message
+    assert "compute.cores: 8; expected at most 4" in message
+
+
+def test_of_a_file_with_broken_parts_what_it_does_not_say_is_no_override(folder: Path) -> None:
+    break_elsewhere(folder)
+    small = ComputeProfile(name="cpu-small", memory_gib=0.5, price_per_hour=0.01)
+
+    with pytest.raises(SpecError) as error:
+        read(folder, "{profile: cpu-small}", lambda: ComputeRules(profiles={"cpu-small": small}))
+
+    assert "compute" not in str(error.value)
+
+
+def test_rules_that_cannot_be_read_hide_nothing_of_the_file(folder: Path) -> None:
+    def broken() -> ComputeRules:
+        raise PolicyError("policies/compute.yaml is wrong")
+
+    break_elsewhere(folder)
+
+    with pytest.raises(SpecError, match="RandomForrestClassifier"):
+        read(folder, "gpu-small", broken)
+
+
+@pytest.mark.parametrize(
+    ("compute", "expected"),
+    [
+        ("{gpu_type: nvidia-t4}", "nvidia-t4 without GPUs; expected gpus of at least 1 beside it"),
+        ("{profile: cpu-small, gpu_type: nvidia-t4}", "nvidia-t4 without GPUs; expected no type, or a number of GPUs"),
+        ("{profile: gpu-small, gpus: 0, gpu_type: nvidia-t4}", "nvidia-t4 without GPUs; expected no type, or a number"),
+    ],
+)
+def test_a_type_of_gpus_without_gpus_is_refused_at_its_line(folder: Path, compute: str, expected: str) -> None:
+    message = told(folder, compute)
+
+    assert message.startswith("1 problem")
+    assert f"variants.logistic.compute.gpu_type: {expected}" in message
+
+
+def test_a_type_of_gpus_without_gpus_needs_no_rules_to_be_refused(folder: Path) -> None:
+    with pytest.raises(
+        SpecError, match=r"defs\.yaml:\d+: variants\.logistic\.compute\.gpu_type: nvidia-t4 without GPUs"
+    ):
+        read(folder, "{gpu_type: nvidia-t4}")
 
 
 @pytest.mark.parametrize(

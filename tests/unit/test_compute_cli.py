@@ -153,6 +153,21 @@ def test_explain_knows_where_a_gpu_step_would_run(project: Path, number: int, co
     assert f"  {place}  " in row
 
 
+def test_explain_says_that_trials_at_once_share_the_gpu(project: Path) -> None:
+    search = "\n      search: {trials: 4, parallel: 3, space: {estimator.C: {float: [0.1, 1.0]}}}"
+    give(project, f"gpu-small{search}")
+    file = project / "teams/shop/defs/returns/defs.yaml"
+    text = file.read_text(encoding="utf-8")
+    boosted = text.replace("sklearn.linear_model.LogisticRegression", "lightgbm.LGBMClassifier")
+    boosted = boosted.replace("params: {C: 0.5}", "params: {}").replace("estimator.C", "estimator.learning_rate")
+    file.write_text(boosted, encoding="utf-8")
+
+    result = run("compute", "explain", "shop/returns")
+
+    assert result.exit_code == 0, result.output
+    assert "its 3 trials at once share 1 GPU and its memory" in words(result)
+
+
 def test_explain_knows_which_steps_get_a_pod(project: Path) -> None:
     set_profile(project, "cluster = None", "cluster = object()")
     give(project, "gpu-small")

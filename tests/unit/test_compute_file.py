@@ -129,6 +129,11 @@ def test_a_folder_that_is_not_there_is_told(policies: Path) -> None:
             "capacity: {gpus: 4}\nteams: {a: {reserve: {gpus: 3}}, b: {reserve: {gpus: 2}}}",
             "capacity.gpus: 4, with reserves of 5 together; expected at least what is reserved",
         ),
+        (
+            "capacity: {gpus: 8}\nteams:\n  flights: {reserve: {gpus: 2, cores: 8}}",
+            "policies/compute.yaml:3: teams.flights.reserve.cores: 8 of cores, which have no capacity; expected "
+            "capacity.cores, or no such reserve",
+        ),
         ("teams: {flights: {over_budget: stop}}", "expected one of wait, refuse"),
         ("ageing: {step: soon}", "ageing.step: 'soon' (text); expected a whole number and a unit"),
         ("currency: euro", "currency: 'euro' (text); expected a currency's ISO 4217 code such as EUR"),
@@ -136,6 +141,17 @@ def test_a_folder_that_is_not_there_is_told(policies: Path) -> None:
 )
 def test_what_is_wrong_is_told_with_its_line(policies: Path, text: str, expected: str) -> None:
     assert expected in told(policies, text)
+
+
+def test_a_broken_capacity_is_told_without_the_reserves_of_it(policies: Path) -> None:
+    message = told(policies, "capacity: {gpus: many}\nteams: {flights: {reserve: {gpus: 2}}}")
+
+    assert message.count("expected") == 1
+    assert "capacity.gpus: 'many' (text)" in message
+
+
+def test_a_reserve_of_nothing_needs_no_capacity(policies: Path) -> None:
+    assert rules(policies, "teams: {flights: {reserve: {gpus: 0}}}").teams["flights"].reserve == {"gpus": 0}
 
 
 def test_ageing_without_time_is_refused_before_the_queue_divides_by_it(policies: Path) -> None:

@@ -47,6 +47,20 @@ def test_everything_that_is_right_is_counted(read: Read) -> None:
     assert found.pipelines == (("flights", "arrival_delay"),)
 
 
+def test_a_share_of_a_team_that_there_is_not_is_a_warning_with_its_line_and_the_near_name(read: Read) -> None:
+    teams = "teams:\n  flights: {}\n  brths: {weight: 2}\n  rides: {}\n  zzz: {}\n"
+    tree = read({"organization.yaml": ORGANIZATION, "compute.yaml": teams})
+
+    found = check_tree(tree, NOW, [("flights", "arrival_delay")], ["births", "rides"])
+
+    assert found.problems == ()
+    assert [warning for warning in found.warnings if "compute.yaml" in warning] == [
+        "policies/compute.yaml:3: teams.brths: the project has no such team; did you mean 'births'?",
+        "policies/compute.yaml:5: teams.zzz: the project has no such team; there are births, flights, rides",
+    ]
+    assert not [warning for warning in check_tree(tree, NOW).warnings if "no such team" in warning]
+
+
 def test_a_lock_that_is_dated_back_over_a_looser_value_is_told(read: Read) -> None:
     lock = "    - {value: 2, reason: Always., locked: true, effective_from: 2026-01-01}\n"
     ended = TEAM.replace("reason: We are few.", "reason: We are few., expires: 2026-05-01")

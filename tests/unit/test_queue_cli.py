@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ml_assets.cli.project import Project
+from ml_assets.cli.project import Location, Project
 from ml_assets.cli.queue import queue
 from ml_assets.cli.spend import spend
 from ml_assets.interfaces import ComputeRules, TeamShare
@@ -68,7 +68,8 @@ class Desk:
             spend=lambda: self.spend,
             policy_source=lambda _: FakePolicySource({}, compute=self.rules),
         )
-        self._project = Project(root=root, profile=profile, locations=())
+        locations = (Location(name="rides", module="deployments.rides.definitions"),)
+        self._project = Project(root=root, profile=profile, locations=locations)
 
     def run(self, command: Any, *words: str, code: int = 0) -> str:
         result = CliRunner().invoke(command, list(words), obj=self._project)
@@ -148,6 +149,30 @@ def test_spend_of_a_team_shows_on_what(desk: Desk) -> None:
 
 def test_what_runs_in_progress_will_add_is_shown_of_a_team_that_has_spent_nothing_yet(desk: Desk) -> None:
     assert desk.run(spend, "flights").endswith("runs in progress are expected to add 6.00.")
+
+
+@pytest.mark.parametrize("words", [(queue, "--team", "fligths"), (spend, "fligths")])
+def test_a_team_that_nobody_knows_is_a_wrong_call(desk: Desk, words: tuple[Any, ...]) -> None:
+    desk.spend.record([cost(team="gone", currency="CHF", ended_at=NOW)], now=NOW)
+
+    shown = desk.run(*words, code=2)
+
+    assert "There is no team 'fligths'; there are births, flights, gone, rides (of" in shown
+    assert "did you mean 'flights'?" in shown
+
+
+@pytest.mark.parametrize("team", ["rides", "births", "gone"])
+def test_a_team_without_anything_is_known_by_its_location_its_rules_or_what_it_spent(desk: Desk, team: str) -> None:
+    desk.spend.record([cost(team="gone", currency="CHF", ended_at=NOW)], now=NOW)
+
+    assert desk.run(queue, "--team", team)
+    assert f"{team} spent nothing" in desk.run(spend, team)
+
+
+def test_a_team_in_the_queue_is_known(desk: Desk) -> None:
+    desk.report = report(run("other-a"))
+
+    assert "other-a" in desk.run(queue, "--team", "other")
 
 
 def test_a_month_may_be_written_without_its_zero(desk: Desk) -> None:

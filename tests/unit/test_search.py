@@ -272,6 +272,18 @@ def test_the_table_shows_the_best_trial_first_and_failed_ones_last() -> None:
     assert table["reason"].iloc[-1] == "no"
 
 
+def test_parameters_of_one_name_have_a_column_each_in_the_table() -> None:
+    search, document = found()
+    clashing = {"estimator.missing": None, "preprocessing.missing": "median", "estimator.state": "x", "estimator.C": 2}
+    trials = [{**trial, "params": clashing} for trial in document["trials"]]
+
+    table = trials_table({**document, "trials": trials}, search_record(search))
+
+    assert list(table.columns[4:]) == ["estimator.missing", "preprocessing.missing", "estimator.state", "C"]
+    assert list(table.iloc[0, 4:]) == ["null", "median", "x", "2"]
+    assert "completed" in set(table["state"])
+
+
 @pytest.mark.parametrize("failed", [True, False])
 def test_pictures_are_small_and_the_same_again(failed: bool) -> None:
     _, document = found(failed)
