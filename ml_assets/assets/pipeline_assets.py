@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import dagster as dg
 
+from ml_assets.assets.shared_asset import build_shared_asset
 from ml_assets.assets.stage_asset import Check, Stage, build_stage_asset
 from ml_assets.assets.team_pipeline import CARRIER, carried
 from ml_assets.compute import GPUS_POOL, MODELS_POOL, largest
@@ -19,7 +20,7 @@ from ml_assets.gates import APPROVAL, CALIBRATION, DRIFT, EXPECTATION_WARNINGS, 
 from ml_assets.interfaces import StepResources
 from ml_assets.partitions import data_partitions, past_window, same_period, time_partitions, with_history
 from ml_assets.reading.pipeline_file import LoadedPipeline
-from ml_assets.spec import PipelineSpec
+from ml_assets.spec import PipelineSpec, SearchSpec
 from ml_assets.stages.step import StageResult, Step
 from ml_assets.trainers.kinds import find_kind
 
@@ -49,6 +50,10 @@ class StageRunners(Protocol):
 
     def run_variant(self, step: Step, variant: str) -> StageResult:
         """Fit one variant."""
+        ...
+
+    def help_variant(self, step: Step, variant: str) -> str:
+        """Take part in the search of one variant, in a step before the one that fits it."""
         ...
 
     def run_candidate(self, step: Step) -> StageResult:
@@ -83,7 +88,8 @@ def build_pipeline_assets(pipeline: LoadedPipeline, runners: StageRunners) -> li
         replace(stage, metadata=references | (carried(pipeline) if stage.path == (CARRIER,) else {}))
         for stage in _stages(pipeline, runners)
     ]
-    return [*_landing(pipeline.spec), *(build_stage_asset(pipeline, stage) for stage in stages)]
+    built = [build_shared_asset(pipeline, s) if s.workers else build_stage_asset(pipeline, s) for s in stages]
+    return [*_landing(pipeline.spec), *built]
 
 
 def _stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage]:
@@ -165,6 +171,8 @@ def _model_stages(pipeline: LoadedPipeline, runners: StageRunners) -> list[Stage
             ),
             pool=_pool(compute[name]),
             compute=compute[name],
+            workers=_workers(variant.search),
+            work=partial(runners.help_variant, variant=name),
         )
         for name, variant in spec.variants.items()
     ]
@@ -192,13 +200,18 @@ def _learning(pipeline: LoadedPipeline, name: str) -> dict[str, Any]:
     Of `checkpoint` only whether the estimator then learns something else.
     """
     variant = pipeline.spec.variants[name]
-    dumped = variant.model_dump(mode="json", exclude={"compute"})
+    dumped = variant.model_dump(mode="json", exclude={"compute": True, "search": {"workers"}})
     device = {"device": "cuda"} if pipeline.compute[name].gpus else {}
     kind = find_kind([variant.estimator.rpartition(".")[2]])
     differs = kind is not None and variant.compute.checkpoint and not kind.exact(variant.params)
     function = pipeline.train_functions.get(name)
     trained = {} if function is None else {"train_code": function.digest}
     return dumped | device | ({"in_rounds": True} if differs else {}) | trained
+
+
+def _workers(search: SearchSpec | None) -> int:
+    """Return how many steps search before the one that fits the model; 0 where that one searches itself."""
+    return 0 if search is None or search.workers == 1 else search.workers
 
 
 def _pool(resources: StepResources) -> str:

@@ -1,5 +1,6 @@
 """Turns one stage into one Dagster asset that runs one partition, or a range of them in one run."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -23,6 +24,7 @@ from ml_assets.stages.predictions import NoChampionYet
 from ml_assets.stages.step import LAUNCHED_BY_TAG, Services, StageResult, Step
 
 RESOURCE_KEYS = frozenset(field.name for field in fields(Services))
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
 DATA_VERSION_TAG, CODE_VERSION_TAG = "dagster/data_version", "dagster/code_version"
 
 
@@ -59,6 +61,8 @@ class Stage:
         compute: What the step gets.
         metadata: Definition metadata, such as code references.
         freshness: How old its newest materialization may become, or None.
+        workers: Steps of their own that do the longest part together, before the stage itself; 0 for none.
+        work: What each of these does for one partition, returning what came of it in a sentence.
     """
 
     path: tuple[str, ...]
@@ -75,12 +79,26 @@ class Stage:
     compute: StepResources = field(default_factory=StepResources)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     freshness: dg.FreshnessPolicy | None = None
+    workers: int = 0
+    work: Callable[[Step], str] | None = None
+
+
+_SIGNATURE = inspect.Signature(
+    [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=dg.AssetExecutionContext)],
+    return_annotation=Iterator[Any],
+)
+
+
+def _inspected_before(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Give an asset's function the signature that all of them have; Dagster asks for it 17 times an asset."""
+    vars(function)["__signature__"] = _SIGNATURE
+    return function
 
 
 def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefinition:
     """Return the Dagster asset of a stage."""
     spec = pipeline.spec
-    key = dg.AssetKey([spec.team, spec.name, *stage.path])
+    key = asset_key(pipeline, stage)
 
     @dg.asset(
         key=key,
@@ -89,11 +107,7 @@ def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefini
         kinds=set(stage.kinds),
         owners=list(spec.owners),
         group_name=f"{spec.team}__{spec.name}",
-        tags={
-            "ml_assets/pipeline": spec.name,
-            "ml_assets/stage": stage.path[0],
-            "ml_assets/classification": spec.business.data_classification,
-        },
+        tags=asset_tags(pipeline, stage),
         partitions_def=stage.partitions,
         code_version=stage.code_version,
         check_specs=[
@@ -114,16 +128,46 @@ def build_stage_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefini
         metadata=dict(stage.metadata),
         freshness_policy=stage.freshness,
     )
+    @_inspected_before
     def asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        _accept(context)
-        keys = list(context.partition_keys)
-        yield from (
-            _run_one(context, pipeline, stage, keys[0])
-            if len(keys) == 1
-            else _run_range(context, pipeline, stage, keys)
-        )
+        yield from run_stage(context, pipeline, stage)
 
     return asset
+
+
+def asset_key(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetKey:
+    """Return the key of a stage's asset."""
+    return dg.AssetKey([pipeline.spec.team, pipeline.spec.name, *stage.path])
+
+
+def asset_tags(pipeline: LoadedPipeline, stage: Stage) -> dict[str, str]:
+    """Return the tags of a stage's asset."""
+    return {
+        "ml_assets/pipeline": pipeline.spec.name,
+        "ml_assets/stage": stage.path[0],
+        "ml_assets/classification": pipeline.spec.business.data_classification,
+    }
+
+
+def run_stage(context: Context, pipeline: LoadedPipeline, stage: Stage) -> Iterator[Any]:
+    """Yield what a step that runs a stage tells Dagster of its partitions."""
+    accept(context)
+    keys = list(context.partition_keys)
+    yield from (
+        _run_one(context, pipeline, stage, keys[0]) if len(keys) == 1 else _run_range(context, pipeline, stage, keys)
+    )
+
+
+def step_of(context: Context, pipeline: LoadedPipeline, stage: Stage, partition: str) -> Step:
+    """Return what a stage is given of a partition and the run."""
+    return Step(
+        pipeline=pipeline,
+        services=Services(**{key: getattr(context.resources, key) for key in RESOURCE_KEYS}),
+        partition=partition,
+        run_id=context.run.run_id,
+        launched_by=context.run.tags.get(LAUNCHED_BY_TAG, ""),
+        resources=stage.compute,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +180,7 @@ class _Finished:
 
 
 def _run_one(
-    context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str
+    context: Context, pipeline: LoadedPipeline, stage: Stage, partition: str
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     try:
         done = _finish(context, pipeline, stage, partition)
@@ -145,7 +189,7 @@ def _run_one(
         yield from (_not_judged(check, str(state)) for check in stage.checks)
         return
     except MlAssetsError as error:
-        raise _failure(f"[{partition}] {error}", {partition: error}) from error
+        raise failure(f"[{partition}] {error}", {partition: error}) from error
     yield dg.MaterializeResult(
         metadata=done.metadata,
         data_version=dg.DataVersion(done.result.stored.data_version),
@@ -154,7 +198,7 @@ def _run_one(
 
 
 def _run_range(
-    context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partitions: Sequence[str]
+    context: Context, pipeline: LoadedPipeline, stage: Stage, partitions: Sequence[str]
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Run every partition; one that fails does not keep its neighbours from being done.
 
@@ -180,16 +224,16 @@ def _run_range(
     if problems:
         listed = "\n".join(f"[{partition}] {error}" for partition, error in problems.items())
         text = f"{len(problems)} of {len(partitions)} partitions failed; the others are done.\n{listed}"
-        raise _failure(text, problems)
+        raise failure(text, problems)
 
 
-def _failure(description: str, problems: Mapping[str, MlAssetsError]) -> dg.Failure:
+def failure(description: str, problems: Mapping[str, MlAssetsError]) -> dg.Failure:
     """Return the failure of a step, with what each partition failed of for whoever may try again."""
     told = {partition: failed_partition(error) for partition, error in problems.items()}
     return dg.Failure(description=description, metadata={FAILED_PARTITIONS: told}, allow_retries=False)
 
 
-def _accept(context: dg.AssetExecutionContext) -> None:
+def accept(context: Context) -> None:
     """Ask the inbox whether this run may carry its batch; a run without one is not asked, nor is a person's repeat.
 
     Raises:
@@ -207,17 +251,9 @@ def _accept(context: dg.AssetExecutionContext) -> None:
         )
 
 
-def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: Stage, partition: str) -> _Finished:
+def _finish(context: Context, pipeline: LoadedPipeline, stage: Stage, partition: str) -> _Finished:
     """Run the stage on one partition and bind its judgements to the data version, in the ledger."""
-    services = Services(**{key: getattr(context.resources, key) for key in RESOURCE_KEYS})
-    step = Step(
-        pipeline=pipeline,
-        services=services,
-        partition=partition,
-        run_id=context.run.run_id,
-        launched_by=context.run.tags.get(LAUNCHED_BY_TAG, ""),
-        resources=stage.compute,
-    )
+    step = step_of(context, pipeline, stage, partition)
     started = time.perf_counter()
     result = stage.run(step)
     if result.judgements:
@@ -230,7 +266,7 @@ def _finish(context: dg.AssetExecutionContext, pipeline: LoadedPipeline, stage: 
             run_id=context.run.run_id,
             policy_digest=step.policy.digest,
         )
-        services.ledger.record_verdicts(verdicts)
+        step.services.ledger.record_verdicts(verdicts)
     seconds = time.perf_counter() - started
     metadata = asset_metadata(step, result, code_version=stage.code_version, duration_seconds=seconds)
     return _Finished(partition=partition, result=result, metadata=metadata)
@@ -281,7 +317,7 @@ def _range_check(check: Check, stage: Stage, finished: Sequence[_Finished]) -> d
     )
 
 
-def _log_partition(context: dg.AssetExecutionContext, stage: Stage, done: _Finished) -> None:
+def _log_partition(context: Context, stage: Stage, done: _Finished) -> None:
     key = context.asset_key
     context.log_event(
         dg.AssetMaterialization(

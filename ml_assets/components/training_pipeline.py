@@ -14,7 +14,6 @@ from ml_assets.components.broken_pipeline import BrokenPipeline
 from ml_assets.components.team_tree import rules_of
 from ml_assets.errors import PolicyError, SpecError
 from ml_assets.interfaces import ComputeRules
-from ml_assets.reading.compute_checks import settle_compute
 from ml_assets.reading.pipeline_file import LoadedPipeline, check_pipeline
 from ml_assets.reading.placement import read_placed_pipeline
 from ml_assets.reading.schema import pipeline_schema
@@ -76,7 +75,7 @@ class TrainingPipeline(PipelineSpec, dg.Component):
         del attributes  # read again from the file, where every value has a line
         file = context.path / "defs.yaml"
         try:
-            return cls.from_loaded(settle_compute(read_placed_pipeline(file), rules_of(context.component_tree)))
+            return cls.from_loaded(read_placed_pipeline(file, rules_of(context.component_tree)))
         except (SpecError, PolicyError) as error:
             return BrokenPipeline(place=context.path, error=error)
 
@@ -104,8 +103,7 @@ class TrainingPipeline(PipelineSpec, dg.Component):
         loaded = self._loaded
         if loaded is None:
             spec = PipelineSpec.model_construct(**{name: getattr(self, name) for name in PipelineSpec.model_fields})
-            read = check_pipeline(spec, folder, file=Path(inspect.getfile(type(self))))
-            loaded = settle_compute(read, compute)
+            loaded = check_pipeline(spec, folder, file=Path(inspect.getfile(type(self))), rules=compute)
         with quiet_previews():
             return dg.Definitions(assets=build_pipeline_assets(loaded, self))
 
@@ -128,6 +126,10 @@ class TrainingPipeline(PipelineSpec, dg.Component):
     def run_variant(self, step: Step, variant: str) -> StageResult:
         """Fit one variant."""
         return models.run_variant(step, variant)
+
+    def help_variant(self, step: Step, variant: str) -> str:
+        """Take part in the search of one variant."""
+        return models.help_variant(step, variant)
 
     def run_candidate(self, step: Step) -> StageResult:
         """Choose the best variant."""

@@ -77,6 +77,7 @@ from ml_assets.interfaces.studies import (
     Study,
     StudyPlan,
     Trial,
+    TrialDesk,
     TrialResult,
     TrialState,
 )
@@ -145,6 +146,7 @@ __all__ = [
     "StudyPlan",
     "TeamShare",
     "Trial",
+    "TrialDesk",
     "TrialResult",
     "TrialRun",
     "TrialState",

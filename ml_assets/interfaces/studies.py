@@ -1,6 +1,6 @@
 """What is asked of studies: the record of a hyperparameter search that survives every crash, and what to try next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -91,7 +91,8 @@ class Trial:
         result: As the process gave it; also before it was told, and None while there is none.
         folds: Metric of each inner fold that is finished.
         deaths: How often its process died.
-        resumes: How often it was evaluated again because the study's leader died.
+        resumes: How often another process went on with it because the one that evaluated it had gone.
+        fruitless: How many of these resumes came one after the other without the trial getting any further.
     """
 
     number: int
@@ -101,17 +102,50 @@ class Trial:
     folds: tuple[float, ...] = ()
     deaths: int = 0
     resumes: int = 0
+    fruitless: int = 0
 
 
-class Study(Protocol):
-    """A study that this process leads: nobody else writes to it, and a leader who was replaced cannot any more.
+class TrialDesk(Protocol):
+    """Where a process that evaluates trials of a study takes them from, and hands in what became of them.
 
-    Every method raises StudyLostError when another process has taken the lead over.
+    Whoever claimed a trial is the only one to write to it, until it is finished or its claimant is gone. A method
+    raises StudyLostError when somebody else has taken over what it writes to.
     """
 
     def trials(self) -> list[Trial]:
         """Return all trials, in order of number."""
         ...
+
+    def claim(self) -> Trial | None:
+        """Take the first running trial that nobody evaluates, and has no result; None when there is none now.
+
+        One whose claimant has gone counts as resumed: with its finished folds, and one fruitless resume more.
+        """
+        ...
+
+    def fold(self, number: int, index: int, value: float) -> None:
+        """Keep the metric of a claimed trial's finished fold; the folds before it are there."""
+        ...
+
+    def advanced(self, number: int, fold: int, step: int) -> None:
+        """Keep from which step of a fold a claimed trial goes on; further than ever, nothing was fruitless."""
+        ...
+
+    def died(self, number: int) -> int:
+        """Count one more death of a claimed trial's process, and return how many there were."""
+        ...
+
+    def record(self, number: int, result: TrialResult) -> None:
+        """Keep how a claimed trial ended, while others of its round still run."""
+        ...
+
+    def keep(self) -> None:
+        """Say that this process is still there; to be called every few seconds."""
+        ...
+
+
+class Study(TrialDesk, Protocol):
+    """A study that this process leads: nobody else adds or finishes trials, and who was replaced cannot any more."""
 
     def facts(self) -> dict[str, Any]:
         """Return the JSON-ready notes of the study by name."""
@@ -121,28 +155,17 @@ class Study(Protocol):
         """Keep a JSON-ready note of the study; an earlier one of this name is replaced."""
         ...
 
-    def add(self, trials: Sequence[Trial]) -> None:
+    def add(self, trials: Sequence[Trial], *, claimed: int = 0) -> None:
         """Store new trials, all or none, before any of them is evaluated.
 
         Args:
             trials: Their numbers follow those that are there; only number and params count.
+            claimed: How many of them this process claims at once, the first ones.
         """
         ...
 
-    def resumed(self, number: int) -> None:
-        """Count that a trial is evaluated again because its study's leader died."""
-        ...
-
-    def died(self, number: int) -> int:
-        """Count one more death of a trial's process, and return how many there were."""
-        ...
-
-    def fold(self, number: int, index: int, value: float) -> None:
-        """Keep the metric of a trial's finished fold; the folds before it are there."""
-        ...
-
-    def record(self, number: int, result: TrialResult) -> None:
-        """Keep how a trial ended, while others of its round still run."""
+    def running(self) -> list[Trial]:
+        """Return the trials that were not told yet, in order of number, with the results that others handed in."""
         ...
 
     def tell(self, results: Mapping[int, TrialResult]) -> None:
@@ -153,10 +176,6 @@ class Study(Protocol):
         """
         ...
 
-    def keep(self) -> None:
-        """Say that this process still leads; to be called every few seconds."""
-        ...
-
     def restart(self) -> None:
         """Forget all trials and notes."""
         ...
@@ -165,8 +184,15 @@ class Study(Protocol):
 class Studies(Protocol):
     """Keeps studies, and computes what to try next from nothing but a plan, a number and the trials before it."""
 
-    def lead(self, plan: StudyPlan) -> AbstractContextManager[Study]:
+    def lead(
+        self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], None] | None = None
+    ) -> AbstractContextManager[Study]:
         """Lead a study for the block, created when there is none; waits while another living process leads it.
+
+        Args:
+            plan: The study.
+            meanwhile: Called again and again while another process leads, to evaluate trials of the study with it; it
+                returns when there is nothing to claim.
 
         Raises:
             StudyError: If the place of the studies cannot be used.

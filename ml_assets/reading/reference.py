@@ -25,6 +25,7 @@ UNITS = {
     "variants.<variant>.compute.time_limit": "min, h, d or w",
     "variants.<variant>.search.trials": "trials",
     "variants.<variant>.search.parallel": "trials",
+    "variants.<variant>.search.workers": "steps",
     "variants.<variant>.search.folds": "time partitions, or blocks of days",
     "variants.<variant>.search.time_limit": "min, h, d or w",
     "variants.<variant>.search.space.<parameter>.step": "the parameter's",

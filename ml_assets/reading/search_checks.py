@@ -51,13 +51,19 @@ def _check_metric(draft: Draft, path: YamlPath, findings: Findings) -> None:
 
 
 def _check_parallel(draft: Draft, path: YamlPath, findings: Findings) -> None:
-    parallel, compute = draft.at(*path, "parallel"), draft.at(*path[:2], "compute")
-    if parallel is None or compute is None or compute.profile is not None:
-        return  # how many cores a profile has is the policy's to say: compute_checks looks there
-    cores = settled(compute).cores
-    if parallel > cores:
-        found = f"{parallel} trials at once on {wording.count(cores, 'core')}"
-        findings.add((*path, "parallel"), found, "at most compute.cores", f"set compute.cores to {parallel}")
+    parallel, workers = draft.at(*path, "parallel"), draft.at(*path, "workers") or 1
+    compute = draft.at(*path[:2], "compute")
+    if parallel is None:
+        return
+    if workers > parallel:
+        found = f"{workers} workers for {wording.count(parallel, 'trial')} at once: some would have nothing to do"
+        findings.add((*path, "workers"), found, "at most search.parallel", f"set parallel to {workers}")
+    elif compute is not None and compute.profile is None:  # else compute_checks knows the profile's cores
+        cores, at_once = settled(compute).cores, -(-parallel // workers)
+        if at_once > cores:
+            found = f"{at_once} trials at once on {wording.count(cores, 'core')}"
+            hint = f"set compute.cores to {at_once}"
+            findings.add((*path, "parallel"), found, "at most compute.cores of all workers together", hint)
 
 
 def _check_name(draft: Draft, variant: str, name: str, place: YamlPath, findings: Findings) -> None:

@@ -59,15 +59,25 @@ def trials_table(document: Mapping[str, Any], record: Mapping[str, Any]) -> "pd.
 
     best, metric = document["best"]["number"], document["metric"]
     names = list(dict.fromkeys(name for trial in document["trials"] for name in trial["params"]))
+    columns = _columns(names, taken=("trial", "state", metric, "seconds", "reason"))
     seconds = {trial["number"]: trial["seconds"] for trial in record["trials"]}
     rows = [
         {"trial": f"{trial['number']} ★" if trial["number"] == best else str(trial["number"]), "state": trial["state"]}
         | {metric: trial["value"], "seconds": seconds[trial["number"]]}
-        | {name.partition(".")[2]: _shown(trial["params"], name) for name in names}
+        | {columns[name]: _shown(trial["params"], name) for name in names}
         | ({"reason": trial["reason"][:200]} if any(t["reason"] for t in document["trials"]) else {})
         for trial in sorted(document["trials"], key=lambda t: _rank(t, document["direction"]))
     ]
     return pd.DataFrame(rows)
+
+
+def _columns(names: Sequence[str], *, taken: Sequence[str]) -> dict[str, str]:
+    """Return the column of each parameter: its name without the prefix, where that is no other column's."""
+    short = [name.partition(".")[2] for name in names]
+    return {
+        name: name if brief in taken or short.count(brief) > 1 else brief
+        for name, brief in zip(names, short, strict=True)
+    }
 
 
 def state_counts(document: Mapping[str, Any]) -> str:

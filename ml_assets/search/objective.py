@@ -4,6 +4,7 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from ml_assets.errors import EvaluationError, TrainingPruned
 from ml_assets.interfaces import Checkpoint, CheckpointStore, Direction, Studies, StudyPlan, Trial, TrialResult
 from ml_assets.metrics import METRICS, compute
 from ml_assets.search.folds import Fold
-from ml_assets.search.processes import TellFold
-from ml_assets.search.watching import Watch, WatchedRounds
+from ml_assets.search.processes import Progress
+from ml_assets.search.watching import ToldCheckpoint, Watch, WatchedRounds
 from ml_assets.spec import TaskType, VariantSpec
 from ml_assets.training import fit, predict
 
@@ -81,13 +82,13 @@ class Objective:
         for module in modules:
             importlib.import_module(module)
 
-    def __call__(self, trial: Trial, known: Sequence[Trial], tell_fold: TellFold) -> TrialResult:
+    def __call__(self, trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         """Evaluate a trial, from where an earlier process of it ended.
 
         Args:
             trial: Its parameters, and the folds that are finished.
             known: Trials that its pruner may know.
-            tell_fold: Is told each finished fold.
+            progress: Is told each finished fold, and where a half-trained model goes on.
         """
         variant = with_params(self.variant, trial.params)
         pruning = None if self.plan.pruner == "none" else self.studies.pruning(self.plan, trial, known)
@@ -100,13 +101,14 @@ class Objective:
             index = len(values)
             checkpoint: Checkpoint = NoCheckpoint()
             if variant.compute.checkpoint or variant.train is not None:
-                checkpoint = self.checkpoints.open(f"{self.key}-{trial.number}-{index}")
+                kept = self.checkpoints.open(f"{self.key}-{trial.number}-{index}")
+                checkpoint = ToldCheckpoint(kept, partial(progress.resumed, index))
             try:
                 values.append(self._fit(variant, self.folds[index], checkpoint, watch))
             except TrainingPruned:
                 checkpoint.clear()
                 break
-            tell_fold(index, values[-1])
+            progress.fold(index, values[-1])
             checkpoint.clear()
             if len(self.folds) > 1:
                 watch.report(index + 1, _mean(values))

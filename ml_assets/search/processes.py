@@ -15,14 +15,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from ml_assets.errors import StoreError
 from ml_assets.interfaces import TrialResult
 
-TellFold = Callable[[int, float], None]
-"""Takes (index, value) of a finished fold."""
-Work = Callable[[TellFold], TrialResult]
+
+class Progress(Protocol):
+    """Is told how far a trial has come, in the trial's process."""
+
+    def fold(self, index: int, value: float) -> None:
+        """Take the metric of a finished fold."""
+        ...
+
+    def resumed(self, fold: int, step: int) -> None:
+        """Take that the training of a fold goes on from a step that an earlier process saved."""
+        ...
+
+
+Work = Callable[[Progress], TrialResult]
 
 _FORK = multiprocessing.get_context("fork")
 _PR_SET_PDEATHSIG = 1
@@ -39,12 +50,14 @@ class TrialProcess:
 
     Attributes:
         result: What it said in the end; None while it runs, and when it died.
+        resumed: (fold, step) of the training that it went on with; None when it began each at its beginning.
         problem: What it said of its death, if it could.
     """
 
     def __init__(self, number: int, work: Work, *, threads: int) -> None:
         self.number = number
         self.result: TrialResult | None = None
+        self.resumed: tuple[int, int] | None = None
         self.problem = ""
         reader, writer = _FORK.Pipe(duplex=False)
         self._reader: Connection | None = reader
@@ -63,7 +76,7 @@ class TrialProcess:
         return [self._process.sentinel, *([self._reader] if self._reader else [])]
 
     def finished_folds(self) -> Iterator[tuple[int, float]]:
-        """Yield the folds that it told of since the last call, without waiting; sets `result` when it came."""
+        """Yield the folds that it told of since the last call, without waiting; sets `result` and `resumed`."""
         while self._reader and self._reader.poll():
             try:
                 message = json.loads(self._reader.recv_bytes())
@@ -73,6 +86,8 @@ class TrialProcess:
                 return
             if "fold" in message:
                 yield message["fold"], message["value"]
+            elif "resumed" in message:
+                self.resumed = message["resumed"][0], message["resumed"][1]
             elif "problem" in message:
                 self.problem = message["problem"]
             else:
@@ -111,11 +126,10 @@ def _run(work: Work, connection: Connection, threads: int, leader: int) -> None:
     _limit_threads(threads)
     started = time.perf_counter()
 
-    def tell(message: dict[str, Any]) -> None:
-        connection.send_bytes(json.dumps(message).encode())
-
+    pipe = _Pipe(connection)
+    tell = pipe.tell
     try:
-        result = work(lambda index, value: tell({"fold": index, "value": value}))
+        result = work(pipe)
     except (StoreError, OSError, MemoryError) as error:  # says nothing of the parameters: it is tried again
         tell({"problem": _words(error)})
         os._exit(1)
@@ -123,6 +137,22 @@ def _run(work: Work, connection: Connection, threads: int, leader: int) -> None:
         result = TrialResult(state="failed", reason=_words(error))
     result = replace(result, seconds=round(time.perf_counter() - started, 3))
     tell({**vars(result), "reports": list(result.reports.items()), "marks": dict(result.marks)})
+
+
+class _Pipe:
+    """Implements `Progress`: tells the process that evaluates the study."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def tell(self, message: dict[str, Any]) -> None:
+        self._connection.send_bytes(json.dumps(message).encode())
+
+    def fold(self, index: int, value: float) -> None:
+        self.tell({"fold": index, "value": value})
+
+    def resumed(self, fold: int, step: int) -> None:
+        self.tell({"resumed": [fold, step]})
 
 
 def _words(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """What a trial reports on its way and whether that ends it, also when its training goes on in another process."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_assets.interfaces import Checkpoint, PrunedTrial, TrialResult, TrialState
 
@@ -104,3 +104,35 @@ class WatchedRounds:
         reports = [[rounds, self._watch.reports[index + 1]] for index, rounds in enumerate(self._rounds)]
         self._checkpoint.save(step, files | {_REPORTS: json.dumps(reports).encode()})
         self._pending = None
+
+
+class ToldCheckpoint:
+    """A checkpoint of a training that tells from which step it goes on.
+
+    Args:
+        checkpoint: Where the training is kept.
+        resumed: Takes the step.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, resumed: Callable[[int], None]) -> None:
+        self._checkpoint, self._resumed = checkpoint, resumed
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Return what was found damaged so far."""
+        return self._checkpoint.problems
+
+    def save(self, step: int, files: Mapping[str, bytes]) -> None:
+        """Keep the state."""
+        self._checkpoint.save(step, files)
+
+    def load(self) -> tuple[int, dict[str, bytes]] | None:
+        """Return the newest whole state, after telling its step."""
+        found = self._checkpoint.load()
+        if found is not None:
+            self._resumed(found[0])
+        return found
+
+    def clear(self) -> None:
+        """Remove everything of this training."""
+        self._checkpoint.clear()

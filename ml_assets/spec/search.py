@@ -40,8 +40,11 @@ class SearchSpec(SpecModel):
     trials: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Sets of parameters to try. Needed unless the sampler is grid, which then tries every point."""
     parallel: Annotated[int, Field(ge=1, le=64)] = 1
-    """Trials at once, each in a process of its own; at most the variant's cores. It decides which trials a sampler
-    knows of, so another number is another search."""
+    """Trials at once, each in a process of its own; at most the variant's cores, of all its workers together. It
+    decides which trials a sampler knows of, so another number is another search."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Steps that search together, each with the variant's compute: processes of the run's machine, or pods. At most
+    `parallel`. What is found does not depend on it."""
     sampler: Literal["tpe", "random", "grid", "qmc"] = "tpe"
     """What proposes parameters: a tree-structured Parzen estimator, chance, every point, or a Sobol sequence."""
     pruner: Literal["none", "median", "percentile", "successive_halving", "hyperband"] = "none"

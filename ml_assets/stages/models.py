@@ -16,7 +16,7 @@ from ml_assets.stages.execution import execution, execution_facts
 from ml_assets.stages.fingerprints import fingerprint
 from ml_assets.stages.fitting import Fitting, fit_for
 from ml_assets.stages.rows import Rows, load_rows
-from ml_assets.stages.search import RECORD, search_variant, tuned
+from ml_assets.stages.search import RECORD, help_search, search_variant, tuned
 from ml_assets.stages.step import StageResult, Step
 from ml_assets.training import predict, prepare, trusted_types
 
@@ -54,6 +54,13 @@ def run_variant(step: Step, variant: str) -> StageResult:
     fitting.clear()
     tables = {**result.tables, **searched.tables}
     return replace(result, facts={**result.facts, **searched.facts}, pictures=searched.pictures, tables=tables)
+
+
+def help_variant(step: Step, variant: str) -> str:
+    """Take part in a variant's search until it has ended, and return what came of it, in a sentence."""
+    training = _split(step.read(("training_set",), step.partition), "training")
+    train = load_rows(step, training, columns=step.spec.features.columns, context="training")
+    return help_search(step, variant, training, train, _tags(step))
 
 
 def run_candidate(step: Step) -> StageResult:

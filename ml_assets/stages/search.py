@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from ml_assets.checkpoints import checkpoint_key
 from ml_assets.digest import document_digest
 from ml_assets.errors import StudyError, StudyLostError
-from ml_assets.interfaces import Study, StudyPlan
+from ml_assets.fork_safety import fork_is_safe
+from ml_assets.interfaces import StudyPlan
 from ml_assets.periods import split_partition
 from ml_assets.search import pictures
 from ml_assets.search.document import search_document, search_record, shown_params, state_counts, trials_table
+from ml_assets.search.evaluating import Search
 from ml_assets.search.folds import Fold, inner_folds
-from ml_assets.search.leading import Found, Search, forget_failure, run_search
+from ml_assets.search.helping import Helper
+from ml_assets.search.leading import Found, forget_failure, run_search
 from ml_assets.search.objective import Objective, direction_of, with_params
 from ml_assets.search_space import grid_size, parameters_of
 from ml_assets.spec import SearchSpec, VariantSpec
@@ -32,6 +36,12 @@ if TYPE_CHECKING:
 
 SEARCH_GENERATION = 1
 """Raised when a release evaluates trials in another way, so that it does not go on with an older one's studies."""
+
+MAX_LOST = 5
+"""How often a process that was silent for too long goes on with its search."""
+
+_SEARCHED_IN = "searched_in"
+"""Note of a study: the run whose steps evaluated its last trials."""
 
 RECORD = "search_record"
 """Key of a variant's document under which stands what differs between runs that find the same."""
@@ -76,18 +86,34 @@ def search_variant(step: Step, name: str, references: "pa.Table", train: Rows, t
     variant = step.spec.variants[name]
     if variant.search is None:
         return Searched(variant=variant)
-    metric = variant.search.metric or step.spec.selection.metric
-    folds = _folds(step, variant.search, references, train)
-    plan = _plan(step, name, variant, variant.search, metric)
-    with step.services.studies.lead(plan) as study:
-        forget_failure(study)
-        runs = TrialRuns.begin(step, study, plan, name, metric, tags)
-        found = _run(step, variant, variant.search, plan, study, runs, folds=folds, train=train, metric=metric)
-        runs.finish(len(found.trials))
+    searching = _Searching.begin(step, name, variant, variant.search, references, train)
+    found, run_id, here = searching.together(tags, fits=True)
+    plan, metric = searching.plan, searching.metric
     importance = step.services.studies.importance(plan, found.trials)
-    document = search_document(plan, found, metric=metric, folds=folds, importance=importance)
-    step.notes.extend(_notes(found))
-    return _searched(variant, found, runs.run_id, document, title=plan.title)
+    document = search_document(plan, found, metric=metric, folds=searching.folds, importance=importance)
+    step.notes.extend(_shared(found, variant.search.workers) if here else _notes(found))
+    return _searched(variant, found, run_id, document, title=plan.title)
+
+
+def help_search(step: Step, name: str, references: "pa.Table", train: Rows, tags: Mapping[str, str]) -> str:
+    """Take part in a variant's search until it has ended, and return what this process did, in a sentence.
+
+    Args:
+        step: The step.
+        name: The variant; it has a search.
+        references: The training split of the training set.
+        train: Its rows, in the same order.
+        tags: Of the run in the tracker.
+
+    Raises:
+        StudyError: If too many trials failed.
+        SplitError: If the training split is too small for the folds.
+    """
+    variant = step.spec.variants[name]
+    assert variant.search is not None  # noqa: S101 - a search without helpers has no such step
+    searching = _Searching.begin(step, name, variant, variant.search, references, train)
+    found, *_ = searching.together(tags, fits=False)
+    return f"The search has ended, with {len(found.trials)} trials."
 
 
 def tuned(variant: VariantSpec, document: Mapping[str, Any]) -> VariantSpec:
@@ -109,7 +135,7 @@ def _plan(step: Step, name: str, variant: VariantSpec, search: SearchSpec, metri
         "label": [step.spec.label.column, step.spec.label.task],
         "learner": variant.model_dump(mode="json", exclude={"compute", "search", "trusted_types"}),
         # More trials extend a search, more time too; neither changes a trial.
-        "search": search.model_dump(mode="json", exclude={"trials", "time_limit", "metric", "space"}),
+        "search": search.model_dump(mode="json", exclude={"trials", "time_limit", "metric", "space", "workers"}),
         "space": [[key, spec.model_dump(mode="json")] for key, spec in search.space.items()],
         "metric": metric,
         "seed": step.spec.training.seed,
@@ -149,55 +175,108 @@ def _utc(times: "pd.Series") -> NDArray[np.datetime64]:
     return pd.to_datetime(times, utc=True).dt.tz_localize(None).to_numpy().astype("datetime64[us]")
 
 
-def _run(
-    step: Step,
-    variant: VariantSpec,
-    search: SearchSpec,
-    plan: StudyPlan,
-    study: Study,
-    runs: TrialRuns,
-    *,
-    folds: list[Fold],
-    train: Rows,
-    metric: str,
-) -> Found:
-    objective = Objective(
-        variant=variant,
-        frame=train.frame,
-        y=train.y,
-        folds=folds,
-        metric=metric,
-        task=step.spec.label.task,
-        seed=step.spec.training.seed,
-        device=step.device,
-        plan=plan,
-        studies=step.services.studies,
-        checkpoints=step.services.checkpoints,
-        key=checkpoint_key(
-            step.asset("models", runs.variant), step.partition, {"study": plan.name, "libraries": libraries(variant)}
-        ),
-    )
-    objective.warm_up()
-    points = grid_size(plan.space) if search.sampler == "grid" else 0
-    try:
-        return run_search(
-            step.services.studies,
-            study,
-            Search(
+@dataclass(frozen=True, kw_only=True)
+class _Searching:
+    """A search as every process that takes part in it has it."""
+
+    step: Step
+    name: str
+    plan: StudyPlan
+    metric: str
+    folds: list[Fold]
+    search: Search
+
+    @classmethod
+    def begin(
+        cls,
+        step: Step,
+        name: str,
+        variant: VariantSpec,
+        search: SearchSpec,
+        references: "pa.Table",
+        train: Rows,
+    ) -> "_Searching":
+        metric = search.metric or step.spec.selection.metric
+        folds = _folds(step, search, references, train)
+        plan = _plan(step, name, variant, search, metric)
+        content = {"study": plan.name, "libraries": libraries(variant)}
+        objective = Objective(
+            variant=variant,
+            frame=train.frame,
+            y=train.y,
+            folds=folds,
+            metric=metric,
+            task=step.spec.label.task,
+            seed=step.spec.training.seed,
+            device=step.device,
+            plan=plan,
+            studies=step.services.studies,
+            checkpoints=step.services.checkpoints,
+            key=checkpoint_key(step.asset("models", name), step.partition, content),
+        )
+        objective.warm_up()
+        points = grid_size(plan.space) if search.sampler == "grid" else 0
+        at_once = -(-search.parallel // search.workers)
+        return cls(
+            step=step,
+            name=name,
+            plan=plan,
+            metric=metric,
+            folds=folds,
+            search=Search(
                 plan=plan,
                 trials=search.trials or points,
-                slots=max(1, min(search.parallel, step.resources.cores, _processors())),
-                threads=max(1, step.resources.cores // search.parallel),
+                slots=max(1, min(at_once, step.resources.cores, _processors())),
+                threads=_threads(step, max(1, step.resources.cores // at_once)),
                 time_limit=None if search.time_limit is None else search.time_limit.total_seconds(),
                 evaluate=objective,
-                on_told=runs.told,
             ),
         )
-    except StudyLostError:
-        raise  # whoever leads now goes on with the run
-    except StudyError:
-        runs.fail()
-        raise
+
+    def together(self, tags: Mapping[str, str], *, fits: bool) -> tuple[Found, str, bool]:
+        """Search with whoever searches the same, leading or helping, until it has ended.
+
+        Args:
+            tags: Of the run in the tracker.
+            fits: Whether this process goes on with the model.
+
+        Returns:
+            What was found, the id of the tracker's run, and whether other workers of this run had done it all.
+        """
+        for _ in range(MAX_LOST):
+            with suppress(StudyLostError):  # it was silent for too long: whoever leads now goes on, and is helped
+                return self._once(tags, fits=fits)
+        return self._once(tags, fits=fits)
+
+    def _once(self, tags: Mapping[str, str], *, fits: bool) -> tuple[Found, str, bool]:
+        step, plan, studies = self.step, self.plan, self.step.services.studies
+        helper = Helper(self.search)
+        with studies.lead(plan, helper) as study:
+            if not helper.evaluated:
+                forget_failure(study, step.run_id)
+            runs = TrialRuns.begin(step, study, plan, self.name, self.metric, tags, apart=fits and helper.was_asked)
+            search = replace(self.search, on_told=runs.told)
+            try:
+                found = run_search(studies, study, search, attempt=step.run_id)
+            except StudyLostError:
+                raise  # whoever leads now goes on with the tracker's run
+            except StudyError:
+                runs.fail()
+                raise
+            runs.finish(len(found.trials))
+            done = found.kept == len(found.trials)
+            if not done:
+                study.note(_SEARCHED_IN, step.run_id)
+            here = done and study.facts().get(_SEARCHED_IN) == step.run_id
+        return found, runs.run_id, here
+
+
+def _threads(step: Step, wanted: int) -> int:
+    """Return how many threads a trial may use: one where more would wait for ever, as after a fit in this process."""
+    if wanted == 1 or fork_is_safe():
+        return wanted
+    step.notes.append("each trial had one thread: this process had computed on several before it searched")
+    return 1
 
 
 def _processors() -> int:
@@ -219,6 +298,13 @@ def _notes(found: Found) -> list[str]:
     if found.out_of_time:
         notes.append(f"the search's time limit ended it after {len(found.trials)} trials")
     return notes
+
+
+def _shared(found: Found, workers: int) -> list[str]:
+    """Return the notes of a search whose workers had ended before this process fits the model."""
+    resumed = sum(trial.resumes > 0 for trial in found.trials)
+    more = f"; {resumed} of them were resumed after a crash, with the same parameters" if resumed else ""
+    return [f"{len(found.trials)} trials were evaluated by {workers} workers{more}"]
 
 
 def _searched(variant: VariantSpec, found: Found, run_id: str, document: Mapping[str, Any], *, title: str) -> Searched:

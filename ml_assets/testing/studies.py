@@ -3,13 +3,13 @@
 import hashlib
 import random
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_assets.errors import StudyError, StudyLostError
-from ml_assets.interfaces import Study, StudyPlan, Trial, TrialResult
+from ml_assets.interfaces import Study, StudyPlan, Trial, TrialDesk, TrialResult
 from ml_assets.search_space import from_cube
 
 _LEAST_KNOWN = 3
@@ -23,6 +23,9 @@ class FakeStudy:
     kept: dict[int, Trial] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     led: bool = False
+    claimed: set[int] = field(default_factory=set)
+    abandoned: set[int] = field(default_factory=set)
+    reached: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def trials(self) -> list[Trial]:
         """Return all trials."""
@@ -38,17 +41,36 @@ class FakeStudy:
         self.keep()
         self.notes[name] = value
 
-    def add(self, trials: Sequence[Trial]) -> None:
+    def add(self, trials: Sequence[Trial], *, claimed: int = 0) -> None:
         """Store new trials."""
         self.keep()
         for number, trial in enumerate(trials, start=len(self.kept)):
             if trial.number != number:
                 raise StudyError(f"{self.title}: trial {trial.number} would become number {number}")
         self.kept |= {trial.number: Trial(number=trial.number, params=dict(trial.params)) for trial in trials}
+        self.claimed |= {trial.number for trial in trials[:claimed]}
 
-    def resumed(self, number: int) -> None:
-        """Count a resumption."""
-        self.kept[number] = replace(self._known(number), resumes=self.kept[number].resumes + 1)
+    def running(self) -> list[Trial]:
+        """Return the trials that were not told."""
+        return [trial for trial in self.trials() if trial.state == "running"]
+
+    def claim(self) -> Trial | None:
+        """Take a trial; what an earlier leader had taken is resumed."""
+        free = [t for t in self.running() if t.result is None and t.number not in self.claimed]
+        if not free:
+            return None
+        trial = free[0]
+        if trial.number in self.abandoned:
+            trial = replace(trial, resumes=trial.resumes + 1, fruitless=trial.fruitless + 1)
+            self.kept[trial.number] = trial
+        self.claimed.add(trial.number)
+        return trial
+
+    def advanced(self, number: int, fold: int, step: int) -> None:
+        """Keep that a trial got further."""
+        if (fold, step) > self.reached.get(number, (-1, -1)):
+            self.reached[number] = fold, step
+            self.kept[number] = replace(self._known(number), fruitless=0)
 
     def died(self, number: int) -> int:
         """Count a death."""
@@ -58,7 +80,7 @@ class FakeStudy:
     def fold(self, number: int, index: int, value: float) -> None:
         """Keep a fold."""
         trial = self._known(number)
-        self.kept[number] = replace(trial, folds=(*trial.folds[:index], value))
+        self.kept[number] = replace(trial, folds=(*trial.folds[:index], value), fruitless=0)
 
     def record(self, number: int, result: TrialResult) -> None:
         """Keep a result."""
@@ -114,8 +136,8 @@ class FakeStudies:
         self.studies: dict[str, FakeStudy] = {}
 
     @contextmanager
-    def lead(self, plan: StudyPlan) -> Iterator[Study]:
-        """Lead a study; one that is led already would be waited for for ever."""
+    def lead(self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], None] | None = None) -> Iterator[Study]:
+        """Lead a study; one that is led already would be waited for for ever, so that nothing comes `meanwhile`."""
         study = self.studies.setdefault(plan.name, FakeStudy(title=plan.title))
         if study.led:
             raise StudyError(f"{plan.title} is led already")
@@ -124,6 +146,8 @@ class FakeStudies:
             yield study
         finally:
             study.led = False
+            study.abandoned |= study.claimed
+            study.claimed = set()
 
     def suggest(self, plan: StudyPlan, number: int, history: Sequence[Trial]) -> dict[str, Any]:
         """Return parameters drawn by chance from seed and number."""

@@ -1,13 +1,14 @@
 """What every `Studies` does: a subclass provides the fixture `studies`, empty for each test."""
 # ruff: noqa: D102 - the names of the tests are the sentences
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ml_assets.errors import StudyError, StudyLostError
-from ml_assets.interfaces import Parameter, Studies, StudyPlan, Trial, TrialResult
+from ml_assets.interfaces import Parameter, Studies, Study, StudyPlan, Trial, TrialResult
 from ml_assets.search_space import count_of, is_active, same, value_at
 
 SPACE = (
@@ -65,16 +66,21 @@ class StudiesSuite:
         pruned = TrialResult(state="pruned", value=0.7, reports={1: 0.9, 3: 0.7}, marks={"rung": 0.7}, seconds=1.5)
         with studies.lead(plan) as study:
             assert study.trials() == []
-            study.add([Trial(number=number, params=each) for number, each in enumerate(params)])
+            study.add([Trial(number=number, params=each) for number, each in enumerate(params)], claimed=1)
+            assert study.claim() == Trial(number=1, params=params[1])
+            assert study.claim() is None
             study.fold(0, 0, 0.1)
             study.fold(0, 1, 1 / 3)
-            study.resumed(0)
             assert [study.died(1), study.died(1)] == [1, 2]
             study.record(1, pruned)
         with studies.lead(plan) as study:
             first, second = study.trials()
-            assert first == Trial(number=0, params=params[0], folds=(0.1, 1 / 3), resumes=1)
+            assert first == Trial(number=0, params=params[0], folds=(0.1, 1 / 3))
             assert second == Trial(number=1, params=params[1], result=pruned, deaths=2)
+            resumed = study.claim()
+            assert resumed == replace(first, resumes=1, fruitless=1)
+            assert study.claim() is None
+            assert study.running() == [resumed, second]
             completed = TrialResult(state="completed", value=0.2, reports={}, seconds=0.1)
             study.tell({0: completed, 1: pruned})
             study.add([Trial(number=2, params=params[1])])
@@ -83,6 +89,24 @@ class StudiesSuite:
         with studies.lead(plan) as study:
             assert [trial.state for trial in study.trials()] == ["completed", "pruned", "failed"]
             assert [trial.result for trial in study.trials()] == [completed, pruned, failed]
+
+    def test_a_resume_is_fruitless_until_the_trial_gets_further_than_ever(self, studies: Studies) -> None:
+        plan = small_plan()
+        with studies.lead(plan) as study:
+            study.add([Trial(number=0, params={})], claimed=1)
+
+        def resumed(tell: Callable[[Study], None] = lambda _: None) -> Trial:
+            with studies.lead(plan) as study:
+                trial = study.claim()
+                assert trial is not None
+                tell(study)
+            return trial
+
+        assert [resumed().fruitless for _ in range(2)] == [1, 2]
+        assert [resumed(lambda study: study.advanced(0, 0, 3)).fruitless for _ in range(3)] == [3, 1, 2]
+        assert [resumed(lambda study: study.advanced(0, 0, 4)).fruitless for _ in range(2)] == [3, 1]
+        assert [resumed(lambda study: study.fold(0, 0, 0.5)).fruitless for _ in range(3)] == [2, 1, 1]
+        assert resumed().resumes == 11
 
     def test_notes_are_kept_and_replaced(self, studies: Studies) -> None:
         with studies.lead(small_plan()) as study:

@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from ml_assets.errors import LedgerError, StudyLostError
-from ml_assets.interfaces import PrunedTrial, Study, StudyPlan, Trial
+from ml_assets.interfaces import PrunedTrial, Study, StudyPlan, Trial, TrialDesk
 from resources.studies import sampling
 from resources.studies.leases import Holder, is_free
-from resources.studies.sql_study import LEASE, SqlStudy, create_study, now_of
+from resources.studies.sql_desk import LEASE, SqlDesk, now_of
+from resources.studies.sql_study import SqlStudy, create_study
 from resources.studies.tables import StudyTables
 
 _PAUSE_SECONDS = 0.5
@@ -34,24 +35,37 @@ class SqlStudies:
         return f"SqlStudies({self._tables.shown!r})"
 
     @contextmanager
-    def lead(self, plan: StudyPlan) -> Iterator[Study]:
+    def lead(self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], None] | None = None) -> Iterator[Study]:
         """Lead a study for the block, created when there is none; waits while another living process leads it.
+
+        Args:
+            plan: The study.
+            meanwhile: Called again and again while another process leads, to evaluate trials of the study with it.
 
         Raises:
             StudyError: If Optuna's tables cannot be made, or are of another release.
         """
         holder = Holder.of_this_process()
-        told = False
-        while (leader := self._take(plan, holder)) is not None:
-            if not told:
-                _log.warning("%s: waiting for %s, which leads the same search.", plan.title, leader)
-                told = True
-            time.sleep(_PAUSE_SECONDS)
+        desk: SqlDesk | None = None
+        try:
+            while (leader := self._take(plan, holder)) is not None:
+                if desk is None:
+                    what = "waiting for" if meanwhile is None else "helping"
+                    _log.warning("%s: %s %s, which leads the same search.", plan.title, what, leader)
+                    desk = SqlDesk(self._tables, plan, holder)
+                if meanwhile is not None:
+                    with suppress(StudyLostError):  # begun anew, or this process was silent: it asks again
+                        meanwhile(desk)
+                time.sleep(_PAUSE_SECONDS)
+        finally:
+            if desk is not None and meanwhile is not None:
+                with suppress(StudyLostError, LedgerError):  # a lease that cannot be given back ends by itself
+                    desk.leave()
         study = SqlStudy(self._tables, plan, holder)
         try:
             yield study
         finally:
-            with suppress(StudyLostError, LedgerError):  # a lease that cannot be given back ends by itself
+            with suppress(StudyLostError, LedgerError):
                 study.leave()
 
     def suggest(self, plan: StudyPlan, number: int, history: Sequence[Trial]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ml_assets.interfaces import StudyPlan, Trial, TrialResult
-from ml_assets.search.leading import Search, run_search
-from ml_assets.search.processes import TellFold
+from ml_assets.search.evaluating import Search
+from ml_assets.search.leading import run_search
+from ml_assets.search.processes import Progress
 from ml_assets.search_space import is_active
 from ml_assets.testing.studies_suite import objective, small_plan
 from resources.studies import SqlStudies
@@ -71,7 +72,7 @@ def _in_a_process(params: dict[str, Any]) -> float:
 def by_search(url: str, plan: StudyPlan, trials: int) -> None:
     """Run the objective as a stage's search does."""
 
-    def evaluate(trial: Trial, known: Sequence[Trial], tell_fold: TellFold) -> TrialResult:
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         return TrialResult(state="completed", value=objective(dict(trial.params)))
 
     studies = SqlStudies(url)

@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 
 from ml_assets.errors import StudyLostError
-from ml_assets.spec import PreprocessingSpec, SearchSpec, VariantSpec
+from ml_assets.spec import ComputeSpec, PreprocessingSpec, SearchSpec, VariantSpec
 from ml_assets.testing.model_registry import FakeModelRegistry
 from ml_assets.testing.studies import FakeStudy
-from tests.components.shop import Shop
+from tests.components.shop import Shop, services
 
 MakeShop = Callable[..., Shop]
 MONTH = "2024-03"
@@ -24,12 +24,13 @@ SPACE = {
 }
 
 
-def searched(space: dict[str, Any] | None = None, **changes: Any) -> dict[str, VariantSpec]:
+def searched(space: dict[str, Any] | None = None, *, cores: int = 1, **changes: Any) -> dict[str, VariantSpec]:
     search = {"trials": 6, "folds": 2, "metric": "log_loss", "space": space or SPACE} | changes
     return {
         "logistic": VariantSpec(
             estimator="sklearn.linear_model.LogisticRegression",
             preprocessing=PreprocessingSpec(numeric="standardize"),
+            compute=ComputeSpec(cores=cores),
             search=SearchSpec.model_validate(search),
         )
     }
@@ -128,6 +129,79 @@ def test_an_unchanged_search_is_not_run_again(make_shop: MakeShop) -> None:
     assert shown["notes"] == ["the search was not run again: its 6 trials are those of an earlier run"]
     assert shown["search_seconds"] == first["search_record"]["seconds"]
     assert registry(shop).trials[shown["mlflow_run_id"]] == {}
+
+
+def test_workers_search_before_the_stage_and_the_model_is_the_same(make_shop: MakeShop, tmp_path: Path) -> None:
+    alone = prepared(make_shop, variants=searched(parallel=2, cores=2))
+    assert alone.run("models/logistic", partition=MONTH).success
+    (tmp_path / "shared").mkdir()
+    shared = Shop(tmp_path / "shared", services(tmp_path / "landing"), alone.instance, variants=two_workers())
+    for month in ("2024-01", "2024-02", MONTH):
+        shared.data(month)
+        assert shared.run("row_index", partition=month).success
+    assert shared.run("training_set", partition=MONTH).success
+
+    result = shared.run("models/logistic", partition=MONTH)
+
+    assert result.success
+    name = "shop__returns__models__logistic"
+    steps = [event.step_key for event in result.all_events if event.is_step_success]
+    assert steps == [f"{name}.worker_1", f"{name}.worker_2", f"{name}.logistic"]
+    stored = document(shared)
+    assert stored["search"] == document(alone)["search"]
+    assert stored["prediction_digest"] == document(alone)["prediction_digest"]
+    (made,) = [event.materialization for event in result.all_events if event.is_step_materialization]
+    assert made.asset_key == dg.AssetKey(["shop", "returns", "models", "logistic"])
+    assert made.metadata["notes"].value == ["6 trials were evaluated by 2 workers"]
+    assert made.tags is not None
+    assert "dagster/input_data_version/shop/returns/training_set" in made.tags
+    assert sorted(registry(shared).trials[stored["run_id"]]) == list(range(6))
+    assert list(registry(shared).trials) == [stored["run_id"]]
+
+    again = shared.run("models/logistic", partition=MONTH)
+    (made,) = [event.materialization for event in again.all_events if event.is_step_materialization]
+    assert made.metadata["notes"].value == ["the search was not run again: its 6 trials are those of an earlier run"]
+
+
+def two_workers() -> dict[str, VariantSpec]:
+    return searched(parallel=2, workers=2)
+
+
+def test_the_graph_of_a_shared_search_looks_like_that_of_any_other(make_shop: MakeShop) -> None:
+    key = dg.AssetKey(["shop", "returns", "models", "logistic"])
+
+    def node(variants: dict[str, VariantSpec]) -> Any:
+        made = make_shop(variants=variants)
+        return dg.Definitions(made.definitions.assets, resources=dict(vars(made.world))).resolve_asset_graph().get(key)
+
+    alone, shared = node(searched(parallel=2, cores=2)), node(two_workers())
+
+    for name in ("parent_keys", "child_keys", "code_version", "tags", "kinds", "owners", "group_name", "description"):
+        assert getattr(shared, name) == getattr(alone, name), name
+    assert shared.partitions_def == alone.partitions_def
+    assert shared.partition_mappings == alone.partition_mappings
+    assert shared.backfill_policy == alone.backfill_policy
+    assert shared.pools == alone.pools
+    assert {k for k in shared.metadata if not k.startswith("dagster/")} == {
+        k for k in alone.metadata if not k.startswith("dagster/")
+    }
+
+
+def test_workers_that_fail_tell_why_each(make_shop: MakeShop) -> None:
+    variants = searched({"estimator.C": {"float": [-2.0, -1.0]}}, trials=4, parallel=2, workers=2)
+    shop = prepared(make_shop, variants=variants)
+
+    result = shop.run("models/logistic", partition=MONTH)
+
+    assert not result.success
+    failed = [event for event in result.all_events if event.is_step_failure]
+    assert len(failed) == 2
+    for event in failed:
+        error = event.step_failure_data.user_failure_data
+        assert error is not None
+        assert "4 of its 4 trials failed" in (error.description or "")
+    ((_, trials),) = registry(shop).trials.items()
+    assert sorted(trials) == [0, 1, 2, 3]
 
 
 def test_more_trials_extend_the_search(make_shop: MakeShop, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ml_assets.interfaces import CheckpointStore, Studies, StudyPlan, Trial, TrialResult
-from ml_assets.search.leading import Search, run_search
-from ml_assets.search.processes import TellFold
+from ml_assets.search.evaluating import Search
+from ml_assets.search.leading import run_search
+from ml_assets.search.processes import Progress
 from ml_assets.search.watching import Watch, WatchedRounds
 from ml_assets.testing.studies_suite import objective, small_plan
 from resources.checkpoints import CheckpointFolder
@@ -43,7 +44,7 @@ class Work:
     seconds: float = 0.01
     delays: bool = False
 
-    def __call__(self, trial: Trial, known: Sequence[Trial], tell_fold: TellFold) -> TrialResult:
+    def __call__(self, trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         """Evaluate a trial from its checkpoint on."""
         checkpoints: CheckpointStore = CheckpointFolder(str(self.folder / "data"))
         watch = Watch(None if self.plan.pruner == "none" else self.studies.pruning(self.plan, trial, known))

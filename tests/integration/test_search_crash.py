@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from ml_assets.errors import LedgerError, StoreError, StudyError
 from ml_assets.interfaces import Trial, TrialResult
-from ml_assets.search import leading
-from ml_assets.search.leading import MAX_DEATHS, Search, forget_failure, run_search
-from ml_assets.search.processes import TellFold
+from ml_assets.search import evaluating
+from ml_assets.search.evaluating import MAX_DEATHS, Search
+from ml_assets.search.leading import forget_failure, run_search
+from ml_assets.search.processes import Progress
 from ml_assets.search.trials import propose
 from resources.studies import SqlStudies
 from tests.integration.search_world import (
@@ -117,7 +119,7 @@ def test_a_complete_search_is_not_run_again(urls: list[str], tmp_path: Path) -> 
 def test_a_trial_whose_process_dies_again_and_again_fails_and_the_search_goes_on(urls: list[str]) -> None:
     plan = plan_named("deadly")
 
-    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         if trial.number == 1:
             os.kill(os.getpid(), 9)
         return TrialResult(state="completed", value=float(trial.number))
@@ -138,24 +140,29 @@ def test_a_trial_whose_process_dies_again_and_again_fails_and_the_search_goes_on
 def test_a_search_of_which_more_than_half_fails_fails_with_the_reasons_and_begins_anew(urls: list[str]) -> None:
     plan = plan_named("failing")
 
-    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         raise ValueError(f"C must be positive, got {-1 - trial.number // 2}")
 
     studies = SqlStudies(urls[0])
     search = Search(plan=plan, trials=6, slots=1, threads=1, time_limit=None, evaluate=evaluate)
     expected = r"failed: 4 of its 6 trials failed because of:\n  ValueError: C must be positive, got -1\n  .* got -2\n"
-    for _ in range(2):
+    for attempt in ("first", "second"):
         with studies.lead(plan) as study:
-            forget_failure(study)
+            forget_failure(study, attempt)
             assert study.trials() == []
             with pytest.raises(StudyError, match=expected):
-                run_search(studies, study, search)
+                run_search(studies, study, search, attempt=attempt)
+            with pytest.raises(StudyError, match=expected):  # a second worker of the attempt fails with it
+                forget_failure(study, attempt)
+            with pytest.raises(StudyError, match=expected):
+                run_search(studies, study, search, attempt="one that came to help")
+            assert len(study.trials()) == 4
 
 
 def test_no_round_begins_after_the_time_limit_also_of_a_later_process(urls: list[str]) -> None:
     plan = plan_named("hurried", parallel=2)
 
-    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         time.sleep(0.3)
         return TrialResult(state="completed", value=float(trial.number))
 
@@ -179,13 +186,13 @@ def test_no_round_begins_after_the_time_limit_also_of_a_later_process(urls: list
 def test_the_time_of_a_resumed_round_counts(urls: list[str]) -> None:
     plan = plan_named("resumed and hurried")
 
-    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         time.sleep(0.3)
         return TrialResult(state="completed", value=float(trial.number))
 
     studies = SqlStudies(urls[0])
     with studies.lead(plan) as study:
-        study.add(propose(studies, plan, [], 1))  # whoever asked for it died
+        study.add(propose(studies, plan, [], 1), claimed=1)  # whoever asked for it died
     search = Search(plan=plan, trials=50, slots=1, threads=1, time_limit=0.2, evaluate=evaluate)
     with studies.lead(plan) as study:
         found = run_search(studies, study, search)
@@ -200,11 +207,11 @@ def test_a_database_that_is_away_for_a_moment_ends_no_trial(urls: list[str], mon
         asked.append(True)
         raise LedgerError("Keeping the lead of a search failed: the server closed the connection")
 
-    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         time.sleep(0.1)
         return TrialResult(state="completed", value=1.0)
 
-    monkeypatch.setattr(leading, "KEEP_SECONDS", 0.02)
+    monkeypatch.setattr(evaluating, "KEEP_SECONDS", 0.02)
     studies = SqlStudies(urls[0])
     search = Search(plan=plan, trials=2, slots=1, threads=1, time_limit=None, evaluate=evaluate)
     with studies.lead(plan) as study:
@@ -218,7 +225,7 @@ def test_a_database_that_is_away_for_a_moment_ends_no_trial(urls: list[str], mon
 def test_a_trial_whose_store_does_not_answer_is_tried_again(urls: list[str], tmp_path: Path) -> None:
     plan = plan_named("unreliable")
 
-    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         if not (tmp_path / "tried").exists():
             (tmp_path / "tried").touch()
             raise StoreError("the checkpoints cannot be read: no route to host")
@@ -235,13 +242,13 @@ def test_a_trial_whose_store_does_not_answer_is_tried_again(urls: list[str], tmp
 def test_folds_that_were_finished_are_not_evaluated_again(urls: list[str], tmp_path: Path) -> None:
     plan = plan_named("folded")
 
-    def evaluate(trial: Trial, known: list[Trial], tell_fold: TellFold) -> TrialResult:
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         for index in range(len(trial.folds), 3):
             with (tmp_path / "folds").open("a") as file:
                 file.write(f"{index}\n")
             if index == 2 and trial.deaths == 0:
                 os.kill(os.getpid(), 9)
-            tell_fold(index, index / 3)
+            progress.fold(index, index / 3)
         return TrialResult(state="completed", value=1.0)
 
     studies = SqlStudies(urls[0])

@@ -1,0 +1,50 @@
+"""Helps the leader of a study: evaluates trials that it has asked for, and hands in what became of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ml_assets.interfaces import Trial, TrialDesk
+from ml_assets.search.evaluating import Search, TrialPool
+from ml_assets.search.trials import known_to
+
+
+@dataclass
+class Helper:
+    """Evaluates trials as long as there are any to claim; `Studies.lead` calls it while another process leads.
+
+    Attributes:
+        search: What is searched, as the leader has it.
+        evaluated: How many trials it handed in.
+        was_asked: Whether another process led when this one came.
+    """
+
+    search: Search
+    evaluated: int = 0
+    was_asked: bool = False
+    _trials: list[Trial] = field(default_factory=list)
+
+    def __call__(self, desk: TrialDesk) -> None:
+        """Evaluate what can be claimed now, and return when there is nothing.
+
+        Raises:
+            StudyLostError: If this process was silent for so long that others took over what it had claimed.
+        """
+        self.was_asked = True
+        self._trials = []  # the study may have begun anew
+        pool = TrialPool(desk, self.search, lambda number: self._known(desk, number))
+        try:
+            pool.fill()
+            while not pool.is_idle:
+                for number, result in pool.turn().items():
+                    desk.record(number, result)
+                    self.evaluated += 1
+                pool.fill()
+        finally:
+            pool.end()
+
+    def _known(self, desk: TrialDesk, number: int) -> Sequence[Trial]:
+        """Return what a trial may know of: trials of earlier rounds do not change any more."""
+        begins = number - number % self.search.plan.parallel
+        if len(self._trials) <= number or any(trial.state == "running" for trial in self._trials[:begins]):
+            self._trials = desk.trials()
+        return known_to(self.search.plan, number, self._trials)

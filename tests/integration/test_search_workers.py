@@ -1,0 +1,200 @@
+"""Many workers share one study: nothing is done twice, any of them may die, and what is found is the same."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_assets.errors import StudyLostError
+from ml_assets.interfaces import StudyPlan, Trial, TrialResult
+from ml_assets.search.evaluating import ALONE_AFTER, MAX_FRUITLESS, Search
+from ml_assets.search.helping import Helper
+from ml_assets.search.leading import run_search
+from ml_assets.search.processes import Progress
+from resources.studies import SqlStudies, leases
+from resources.studies.leases import Holder
+from resources.studies.sql_desk import SqlDesk
+from tests.integration.search_world import FORK, PARTS, Work, lead, parts_done, plan_named, shown
+from tests.integration.test_search_crash import folders, urls
+
+__all__ = ["urls"]
+
+TRIALS = 12
+TIME_LIMIT_SECONDS = 200
+
+
+def take_part(url: str, folder: Path, plan: StudyPlan, *, slots: int = 1, seconds: float = 0.02) -> None:
+    """Search with whoever searches the same, and leave behind how many trials this process evaluated."""
+    studies = SqlStudies(url)
+    evaluate = Work(folder=folder, studies=studies, plan=plan, seconds=seconds)
+    search = Search(plan=plan, trials=TRIALS, slots=slots, threads=1, time_limit=None, evaluate=evaluate)
+    helper = Helper(search)
+    with studies.lead(plan, helper) as study:
+        run_search(studies, study, search)
+    (folder / f"helped-{os.getpid()}").write_text(str(helper.evaluated))
+
+
+def begin(count: int, *args: Any, **kwargs: Any) -> list[Any]:
+    workers = [FORK.Process(target=take_part, args=args, kwargs=kwargs) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    return workers
+
+
+def end(workers: Sequence[Any]) -> None:
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
+    try:
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parallel", "count"), [(3, 3), (4, 2)])
+def test_workers_share_a_study_and_find_what_one_finds(
+    urls: list[str], tmp_path: Path, parallel: int, count: int
+) -> None:
+    shared, calm = folders(tmp_path)
+    plan = plan_named("shared", parallel=parallel, pruner="median")
+    lead(urls[1], calm, plan, TRIALS, seconds=0.0)
+
+    workers = begin(count, urls[0], shared, plan)
+    end(workers)
+
+    assert [worker.exitcode for worker in workers] == [0] * count
+    assert shown(urls[0], plan) == shown(urls[1], plan)
+    assert sorted(parts_done(shared)) == sorted(parts_done(calm))  # each part once
+    helped = [int(file.read_text()) for file in shared.glob("helped-*")]
+    assert len(helped) == count
+    assert sum(helped) >= TRIALS // parallel  # at least one trial of a round was not the leader's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_workers_that_are_killed_and_replaced_change_nothing(urls: list[str], tmp_path: Path, seed: int) -> None:
+    stormy, calm = folders(tmp_path)
+    plan = plan_named("shared and killed", parallel=3)
+    lead(urls[1], calm, plan, TRIALS)
+    drawn = random.Random(seed)  # noqa: S311 - who and when, no secrets
+
+    workers = begin(3, urls[0], stormy, plan)
+    kills = sorted(drawn.sample(range(5, (TRIALS - 3) * PARTS), 5))
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
+    try:
+        while kills:
+            assert time.monotonic() < deadline, "the search did not get on"
+            if len(parts_done(stormy)) >= kills[0]:
+                victim = drawn.choice([worker for worker in workers if worker.is_alive()])
+                os.kill(victim.pid, signal.SIGKILL)
+                workers += begin(1, urls[0], stormy, plan)
+                kills.pop(0)
+            time.sleep(0.005)
+    finally:
+        end(workers)
+
+    assert sorted(worker.exitcode for worker in workers) == [-signal.SIGKILL] * 5 + [0] * 3
+    assert shown(urls[0], plan) == shown(urls[1], plan)
+    done = parts_done(stormy)
+    assert set(done) == set(parts_done(calm))
+    assert (len(done) - len(set(done))) / PARTS < 5  # less than one trial a kill
+
+
+def test_a_worker_that_was_silent_for_too_long_hands_nothing_in(
+    urls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, studies = plan_named("silent"), SqlStudies(urls[0])
+    with studies.lead(plan) as study:
+        study.add([Trial(number=0, params={})])
+        monkeypatch.setattr(leases, "LEASE", timedelta(seconds=-1))  # as if it were long ago
+        silent = SqlDesk(studies._tables, plan, Holder.of_this_process())
+        assert silent.claim() is not None
+        monkeypatch.undo()
+        taken = study.claim()
+        assert taken is not None
+        assert (taken.number, taken.resumes, taken.fruitless) == (0, 1, 1)
+        with pytest.raises(StudyLostError, match="trial 0 is not its own any more"):
+            silent.record(0, TrialResult(state="completed", value=1.0))
+        study.record(0, TrialResult(state="completed", value=2.0))
+        (kept,) = study.trials()
+        assert kept.result == TrialResult(state="completed", value=2.0)
+
+
+def test_a_leader_waits_for_what_others_evaluate_and_takes_over_when_they_have_gone(urls: list[str]) -> None:
+    plan, studies = plan_named("gone", parallel=2), SqlStudies(urls[0])
+
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
+        return TrialResult(state="completed", value=float(trial.number))
+
+    search = Search(plan=plan, trials=4, slots=1, threads=1, time_limit=None, evaluate=evaluate)
+    helped: list[int] = []
+
+    def helper() -> None:  # takes a trial of the first round, never hands it in, and goes after a second
+        desk = SqlDesk(studies._tables, plan, Holder.of_this_process())
+        while (trial := desk.claim()) is None:
+            time.sleep(0.01)
+        helped.append(trial.number)
+        time.sleep(1.0)
+        desk.leave()
+
+    thread = threading.Thread(target=helper)
+    with studies.lead(plan) as study:
+        thread.start()
+        found = run_search(studies, study, search)
+    thread.join()
+
+    assert [trial.resumes for trial in found.trials].count(1) == len(helped) == found.resumed == 1
+    assert [trial.state for trial in found.trials] == ["completed"] * 4
+
+
+@pytest.mark.slow
+def test_a_trial_that_takes_its_whole_worker_down_is_tried_alone_and_then_fails(
+    urls: list[str], tmp_path: Path
+) -> None:
+    plan, studies = plan_named("deadly to all", parallel=2), SqlStudies(urls[0])
+
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
+        with (tmp_path / "runs").open("a") as file:
+            file.write(f"{trial.number} {time.monotonic()} begins\n")
+        time.sleep(0.2)
+        if trial.number == 1:
+            os.kill(os.getppid(), signal.SIGKILL)  # as when the kernel ends all of a pod
+        time.sleep(0.3)
+        with (tmp_path / "runs").open("a") as file:
+            file.write(f"{trial.number} {time.monotonic()} ends\n")
+        return TrialResult(state="completed", value=float(trial.number))
+
+    search = Search(plan=plan, trials=4, slots=2, threads=1, time_limit=None, evaluate=evaluate)
+
+    def run() -> None:
+        with studies.lead(plan, Helper(search)) as study:
+            run_search(studies, study, search)
+
+    codes = []
+    while not codes or codes[-1] != 0:
+        assert len(codes) <= MAX_FRUITLESS, "the trial is tried for ever"
+        process = FORK.Process(target=run)
+        process.start()
+        process.join(60)
+        codes.append(process.exitcode)
+
+    assert codes == [-signal.SIGKILL] * MAX_FRUITLESS + [0]
+    with studies.lead(plan) as study:
+        trials = study.trials()
+    assert [trial.state for trial in trials] == ["completed", "failed", "completed", "completed"]
+    dead = trials[1].result
+    assert dead is not None
+    assert "was gone 6 times in a row before it got any further, at last while it was evaluated alone" in dead.reason
+    # Its neighbour suffered as long as it ran beside it, and was done as soon as it ran alone.
+    assert trials[0].resumes == ALONE_AFTER
+    runs = [line.split() for line in (tmp_path / "runs").read_text().splitlines()]
+    assert [state for number, _, state in runs if number == "0"].count("ends") == 1
