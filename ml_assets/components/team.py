@@ -14,6 +14,7 @@ from ml_assets.assets.decide_job import build_decide_job
 from ml_assets.assets.previews import quiet_previews
 from ml_assets.assets.team_pipeline import TeamPipeline, team_pipeline
 from ml_assets.components.broken_pipeline import BrokenPipeline
+from ml_assets.components.quick_yaml import parsed_by_libyaml
 from ml_assets.components.team_tree import TeamTree, read_once
 from ml_assets.errors import SpecError
 from ml_assets.interfaces import ComputeRules, PipelinePath
@@ -52,7 +53,8 @@ def load_team(
     rules = read_once(compute or services.policy.compute)
     with _collection_paused():
         try:
-            pipelines = _load(defs_folder, project_root, rules)
+            with parsed_by_libyaml():
+                pipelines = _load(defs_folder, project_root, rules)
         except Exception:  # noqa: BLE001 - found and shown one by one below
             pipelines = dg.Definitions.merge(*_one_by_one(defs_folder, project_root, rules))
         pipelines = conditions(pipelines, services)

@@ -4,7 +4,18 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from ml_assets.spec.field_docs import field_docs
 
 TaskType = Literal["binary", "multiclass", "regression"]
 ColumnType = Literal["bool", "int8", "int16", "int32", "int64", "float32", "float64", "string", "date", "timestamp"]
@@ -16,7 +27,17 @@ _UNITS = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 class SpecModel(BaseModel):
     """A frozen part of the description: unknown fields are refused and nothing is coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe each field in the JSON schema by the docstring below it."""
+        schema = handler(core_schema)
+        fields = handler.resolve_ref_schema(schema)["properties"]
+        for name, text in field_docs(cls).items():
+            if name in fields:
+                fields[name].setdefault("description", text)
+        return schema
 
 
 def parse_duration(text: Any) -> timedelta:

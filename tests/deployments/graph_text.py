@@ -6,7 +6,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph, AssetNode
 from dagster._core.definitions.utils import DEFAULT_GROUP_NAME
 
-from ml_assets.executors.core_budget import CORES_TAG
+from ml_assets.compute import CORES_TAG
 
 INTERNAL_TAGS = ("dagster/",)
 
