@@ -3,7 +3,8 @@
 The same objective, sampler and number of trials, once by `optuna.optimize` on Optuna's own storage, once by a search
 as stages run it: rounds stored whole, a process for each trial, results told in order. Both write to SQLite; the
 objective only computes a number, so that all time is overhead. Seconds are CPU and wall, of both the process and its
-children. Then a sequential search is killed five times and the work that was done twice is counted.
+children. The same search is also shared by two workers, each with one trial at a time: their wall time is what they
+wait for each other. Then a sequential search is killed five times and the work that was done twice is counted.
 
 Optuna's storage is measured twice: as it is, and with the process for each trial that a crash-proof search needs
 anyway.
@@ -20,6 +21,7 @@ from typing import Any
 
 from ml_assets.interfaces import StudyPlan, Trial, TrialResult
 from ml_assets.search.evaluating import Search
+from ml_assets.search.helping import Helper
 from ml_assets.search.leading import run_search
 from ml_assets.search.processes import Progress
 from ml_assets.search_space import is_active
@@ -69,16 +71,30 @@ def _in_a_process(params: dict[str, Any]) -> float:
     return value
 
 
-def by_search(url: str, plan: StudyPlan, trials: int) -> None:
-    """Run the objective as a stage's search does."""
+def by_search(url: str, plan: StudyPlan, trials: int, *, slots: int | None = None) -> None:
+    """Run the objective as a stage's search does, with whoever runs the same."""
 
     def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
         return TrialResult(state="completed", value=objective(dict(trial.params)))
 
     studies = SqlStudies(url)
-    search = Search(plan=plan, trials=trials, slots=plan.parallel, threads=1, time_limit=None, evaluate=evaluate)
-    with studies.lead(plan) as study:
+    search = Search(
+        plan=plan, trials=trials, slots=slots or plan.parallel, threads=1, time_limit=None, evaluate=evaluate
+    )
+    with studies.lead(plan, Helper(search)) as study:
         run_search(studies, study, search)
+
+
+def by_workers(url: str, plan: StudyPlan, trials: int) -> None:
+    """Run the objective as a search with one worker for each trial of a round does."""
+    arguments: dict[str, Any] = {"args": (url, plan, trials), "kwargs": {"slots": 1}}
+    workers = [FORK.Process(target=by_search, **arguments) for _ in range(plan.parallel)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a worker of the search failed")
 
 
 def recomputed(folder: Path, trials: int, kills: int) -> float:
@@ -120,6 +136,10 @@ def main() -> None:
                 ),
                 "search, 2 at once": measured(
                     lambda n=number: by_search(f"sqlite:///{folder}/d{n}.db", small_plan(parallel=2), options.trials),
+                    options.trials,
+                ),
+                "search, 2 workers": measured(
+                    lambda n=number: by_workers(f"sqlite:///{folder}/e{n}.db", small_plan(parallel=2), options.trials),
                     options.trials,
                 ),
             }
