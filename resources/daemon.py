@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class CodeFolders:
         for folder in self._folders:
             yield from _marks_below(folder)
         for file in self._files:
-            if file.exists():
+            with suppress(FileNotFoundError):
                 stat = file.stat()
                 yield str(file), stat.st_mtime_ns, stat.st_size
 

@@ -60,7 +60,7 @@ def _is_outage(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, SQLAlchemyError | OSError | MlAssetsError):
             return True
-        error = error.__cause__
+        error = error.__cause__ or error.__context__  # some code says `from None`, or nothing
     return False
 
 

@@ -13,6 +13,8 @@ import yaml
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 TAKEN = {"local", "kubernetes", "defs"}
+NO_TEXTS = {"y", "yes", "n", "no", "on", "off", "true", "false", "null"}
+"""Words that Dagster's or Helm's reader of YAML takes for a truth value or for nothing."""
 
 
 def require_name(what: str, value: str, form: str = "NAME") -> None:
@@ -24,8 +26,8 @@ def require_name(what: str, value: str, form: str = "NAME") -> None:
         form: How the command's argument is written.
 
     Raises:
-        click.UsageError: If it is not in lower-case letters, digits and underscores, or means something to Python or
-            to the project already.
+        click.UsageError: If it is not in lower-case letters, digits and underscores, or means something to Python, to
+            YAML or to the project already.
     """
     if not NAME.match(value):
         raise click.UsageError(
@@ -33,6 +35,10 @@ def require_name(what: str, value: str, form: str = "NAME") -> None:
         )
     if keyword.iskeyword(value) or value in TAKEN or (what == "team" and value in sys.stdlib_module_names):
         raise click.UsageError(f"{value!r} cannot be the name of a {what}: Python or this project uses it already.")
+    if value in NO_TEXTS:
+        raise click.UsageError(
+            f"{value!r} cannot be the name of a {what}: in YAML it is no text, but a value of its own."
+        )
 
 
 def location_files(root: Path, team: str) -> dict[Path, str]:

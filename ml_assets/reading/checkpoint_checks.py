@@ -11,10 +11,12 @@ from ml_assets.reading.draft import Draft
 from ml_assets.reading.estimators import EstimatorNotFoundError, find_estimator
 from ml_assets.reading.findings import Findings
 from ml_assets.search_space import GRID_LIMIT, grid_points, parameters_of, same
+from ml_assets.spec import SearchSpec
 from ml_assets.trainers.kinds import Kind, Params, find_kind
 from ml_assets.trainers.libraries import STORED_TYPES, library
 
 _PREFIX = "estimator."
+_Place = tuple[str, str] | tuple[str, str, int]
 
 
 def check_checkpoint(draft: Draft, name: str, findings: Findings, *, is_search_right: bool) -> None:
@@ -45,8 +47,7 @@ def check_checkpoint(draft: Draft, name: str, findings: Findings, *, is_search_r
     if search is None:
         _add_plain(kind, variant.params, class_name, name, findings)
     elif is_search_right and draft.sound(*path, "search"):
-        space = _decisive_space(kind, parameters_of(search))
-        _check_space(kind, variant.params, space, class_name, name, findings)
+        _check_space(kind, variant.params, search, class_name, name, findings)
 
 
 def _is_known(estimator: str) -> bool:
@@ -64,38 +65,48 @@ def _add_plain(kind: Kind, params: Params, class_name: str, name: str, findings:
 
 
 def _check_space(
-    kind: Kind, params: Params, space: Sequence[Parameter], class_name: str, name: str, findings: Findings
+    kind: Kind, params: Params, search: SearchSpec, class_name: str, name: str, findings: Findings
 ) -> None:
     """Record the first reason for each choice with which a trial could not be trained in rounds."""
-    told: set[tuple[str, int]] = set()
+    space = _decisive_space(kind, parameters_of(search))
+    told: dict[_Place, tuple[Any, str]] = {}
+    unexplained: list[dict[str, Any]] = []
     for point in itertools.islice(grid_points(space), GRID_LIMIT):
-        trial = _of_trial(params, point)
-        why = kind.obstacle(trial)
+        why = kind.obstacle(_of_trial(params, point))
         if not why:
             continue
         culprit = next(_culprits(kind, params, space, point), None)
         if culprit is None:
-            _add_plain(kind, trial, class_name, name, findings)
-        elif culprit not in told:
-            told.add(culprit)
-            parameter, index = culprit
-            shown = json.dumps(point[parameter]).strip('"')
-            found = f"{class_name} cannot be trained in rounds with {shown}: {why}"
-            place = ("variants", name, "search", "space", parameter, "choice", index)
-            findings.add(place, found, "no such choice, or compute.checkpoint: false")
+            unexplained.append(point)
+        else:
+            told.setdefault(_place(culprit, point, search), (point[culprit.name], why))
+    for point in unexplained:
+        # Of two wrong choices neither is at fault alone; each is told for a point where it is.
+        if not any(_place(parameter, point, search) in told for parameter in space if parameter.name in point):
+            _add_plain(kind, _of_trial(params, point), class_name, name, findings)
+    for place, (value, why) in told.items():
+        shown = json.dumps(value).strip('"')
+        found = f"{class_name} cannot be trained in rounds with {shown}: {why}"
+        another = "no such choice" if "choice" in place else "a range without it"
+        findings.add(("variants", name, "search", "space", *place), found, f"{another}, or compute.checkpoint: false")
 
 
-def _culprits(
-    kind: Kind, params: Params, space: Sequence[Parameter], point: Mapping[str, Any]
-) -> Iterator[tuple[str, int]]:
-    """Yield (parameter, index of its choice) of each choice in whose place another one would do."""
+def _place(parameter: Parameter, point: Mapping[str, Any], search: SearchSpec) -> _Place:
+    """Return where below `space` a parameter's value at a point stands."""
+    spec, value = search.space[parameter.name], point[parameter.name]
+    if spec.choice is None:
+        return parameter.name, "int" if spec.int is not None else "float"
+    return parameter.name, "choice", next(i for i, one in enumerate(spec.choice) if same(one, value))
+
+
+def _culprits(kind: Kind, params: Params, space: Sequence[Parameter], point: Mapping[str, Any]) -> Iterator[Parameter]:
+    """Yield each parameter of the estimator in whose choice's place another one would do."""
     for parameter in space:
         if parameter.name not in point or len(parameter.choices) < 2 or not parameter.name.startswith(_PREFIX):
             continue
         others = ({**point, parameter.name: value} for value in parameter.choices)
         if any(not kind.obstacle(_of_trial(params, other)) for other in others):
-            chosen = point[parameter.name]
-            yield parameter.name, next(i for i, value in enumerate(parameter.choices) if same(value, chosen))
+            yield parameter
 
 
 def _of_trial(params: Params, point: Mapping[str, Any]) -> dict[str, Any]:

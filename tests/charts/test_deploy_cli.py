@@ -164,6 +164,7 @@ def test_what_is_missing_of_a_team_is_added_and_the_rest_stays(desk: Desk) -> No
         ("Acme", "'Acme' is no name for a team: write NAME in lower-case letters, digits and underscores."),
         ("acme-two", "'acme-two' is no name for a team"),
         ("../x", "'../x' is no name for a team"),
+        ("no", "'no' cannot be the name of a team: in YAML it is no text, but a value of its own."),
         ("a" * 41, "at most 40 characters"),
         ("acme_", "the last one a letter or digit"),
         ("kubernetes", "'kubernetes' cannot be the name of a team: Python or this project uses it already."),

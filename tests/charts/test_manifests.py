@@ -1,10 +1,12 @@
 """What the chart makes: valid for three versions of Kubernetes, and nothing that a security review would refuse."""
 
+import json
 import time
 from typing import Any
 
 import helm_python
 import pytest
+import yaml
 
 from tests.charts.policy import (
     VERSIONS,
@@ -16,6 +18,8 @@ from tests.charts.policy import (
     assert_sized,
     assert_valid,
     containers,
+    may_reach,
+    selects,
 )
 from tests.charts.rendering import (
     CHART,
@@ -135,6 +139,17 @@ def test_every_pod_may_pull_from_a_private_registry() -> None:
         assert spec["imagePullSecrets"] == secrets, what
 
 
+def test_webserver_and_daemon_may_have_a_clouds_role() -> None:
+    """The official chart would put it on an account of its own, which is not made."""
+    values, role = installation(), {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/dagster"}
+    values["dagster"]["serviceAccount"] = {"create": False, "annotations": role}
+
+    account = only(render(values), "ServiceAccount", "dagster", namespace=RELEASE)
+
+    assert account["metadata"]["annotations"] == role
+    assert "annotations" not in only(rendered(), "ServiceAccount", "dagster", namespace=RELEASE)["metadata"]
+
+
 def test_every_namespace_is_closed_but_for_what_is_named() -> None:
     objects = rendered()
     for namespace in (RELEASE, "team-births", "team-flights"):
@@ -164,7 +179,20 @@ def test_only_webserver_and_daemon_reach_a_code_server() -> None:
     assert rule["ports"] == [{"port": 3030, "protocol": "TCP"}]
     [source] = rule["from"]
     assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": RELEASE}
-    assert source["podSelector"]["matchExpressions"][0]["values"] == ["dagster-webserver", "dagster-daemon"]
+    programs = ["dagster-webserver", "dagster-webserver-read-only", "dagster-daemon"]
+    assert source["podSelector"]["matchExpressions"][0]["values"] == programs
+
+
+def test_the_webserver_that_only_reads_is_let_out_and_in_like_the_other() -> None:
+    """`dagsterWebserver.enableReadOnly` makes one whose pods have another label."""
+    network = installation()["network"] | {"webserverFrom": ["login-proxy"]}
+    objects = render(installation(network=network))
+    labels = {"component": "dagster-webserver-read-only"}
+
+    reached = may_reach(objects, RELEASE, labels)
+
+    assert reached == may_reach(objects, RELEASE, {"component": "dagster-webserver"}) != []
+    assert selects(only(objects, "NetworkPolicy", "webserver")["spec"]["podSelector"], labels)
 
 
 def test_the_webserver_is_closed_until_somebody_is_named() -> None:
@@ -238,6 +266,47 @@ def test_a_variable_that_changes_replaces_the_code_server() -> None:
     changed["environment"]["ML_ASSETS_DATA"] = "s3://elsewhere"
 
     assert mark(installation()) != mark(changed)
+
+
+def test_a_number_stays_as_it_was_written() -> None:
+    """Helm holds numbers as floats, which it writes as 1e+06 unless somebody sees to it."""
+    written = {"ROWS": 1_000_000, "BYTES": 12_345_678, "SHARE": 0.5, "ON": True, "TEXT": 'a "b": c'}
+    values = installation()
+    values["environment"] |= written
+    data = only(render(values), "ConfigMap", "ml-assets", namespace="team-births")["data"]
+
+    assert {name: data[name] for name in written} == {
+        "ROWS": "1000000",
+        "BYTES": "12345678",
+        "SHARE": "0.5",
+        "ON": "true",
+        "TEXT": 'a "b": c',
+    }
+
+
+@pytest.mark.parametrize("name", ["no", "on", "null"])
+def test_a_team_may_have_a_name_that_is_no_text_in_yaml(name: str) -> None:
+    objects = render(installation(teams=[{"name": name}]))
+
+    for one in of(objects, "Deployment") + of(objects, "Namespace"):
+        assert one["metadata"]["labels"]["ml-assets/team"] == name
+    [server] = of(objects, "Deployment")
+    assert server["spec"]["template"]["metadata"]["labels"]["ml-assets/team"] == name
+    variables = {v["name"]: v.get("value") for v in server["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert json.loads(variables["DAGSTER_CONTAINER_CONTEXT"])["k8s"]["labels"] == {"ml-assets/team": name}
+    workspace = yaml.safe_load(only(objects, "ConfigMap", "ml-assets-workspace")["data"]["workspace.yaml"])
+    assert workspace["load_from"][0]["grpc_server"]["location_name"] == name
+
+
+def test_the_notes_name_the_service_that_there_is() -> None:
+    values = installation()
+    values["dagster"]["dagsterWebserver"] |= {"nameOverride": "ui", "service": {"port": 8080}}
+    with helm_python.Chart.load(str(CHART)) as chart:
+        files = chart.render(values, name="r" * 61, namespace=RELEASE)
+    [notes] = [text for path, text in files.items() if path.endswith("NOTES.txt")]
+
+    assert notes.startswith("2 team(s): flights, births.")
+    assert f"port-forward service/{'r' * 61}-u 3000:8080" in notes
 
 
 def test_fifty_teams_render_quickly() -> None:

@@ -93,6 +93,13 @@ WRONG: list[tuple[str, str, str, str, str]] = [
         "an unknown field",
     ),
     (
+        "postgresqlHost:",
+        "image: {repository: library/postgres, registry: null, tag: '17.6'}\n    postgresqlHost:",
+        "dagster.postgresql.image.registry",
+        "image:",
+        "the host of an image registry",
+    ),
+    (
         "dagster:\n",
         "dagster:\n  concurrency: {enabled: true}\n",
         "dagster.concurrency.enabled",
@@ -139,6 +146,9 @@ def test_all_problems_are_told_in_the_order_of_the_file() -> None:
     assert lines == sorted(lines)
 
 
+WITH_PREFIX = {"pathPrefix": "/ui", "image": {"repository": "registry.example/ml-assets", "tag": "0.1.0"}}
+
+
 def changed(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     values = installation()
     change(values)
@@ -163,6 +173,23 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         (
             changed(lambda v: v["teams"][0].update(codeServer={"memoryGib": 100})),
             'codeServer.memoryGib of "flights" is 100; expected at most largestStep.memoryGib, 64',
+        ),
+        (
+            changed(
+                lambda v: v["network"]["destinations"].update(postgres={"namespace": "ml-assets", "ports": [5432]})
+            ),
+            "network.destinations.postgres: the chart closes the namespace ml-assets to connections; expected one that",
+        ),
+        (
+            changed(
+                lambda v: v["network"]["destinations"].update(mlflow={"namespace": "team-births", "ports": [5000]})
+            ),
+            "network.destinations.mlflow: the chart closes the namespace team-births to connections; expected one that",
+        ),
+        (
+            changed(lambda v: v["dagster"].update(enabled=True, dagsterWebserver=WITH_PREFIX)),
+            "dagster.dagsterWebserver.startupProbe: it asks for /server_info, which a webserver with the pathPrefix "
+            "/ui has not; expected httpGet.path: /ui/server_info",
         ),
     ],
 )

@@ -19,7 +19,7 @@ def problems(folder: Path, estimator: str, params: str, space: str, checkpoint: 
     shutil.copytree(BASE, folder, dirs_exist_ok=True)
     file = folder / "defs.yaml"
     variant = f"""    tried:
-      estimator: sklearn.{estimator}
+      estimator: {estimator}
       params: {params}
       compute: {{checkpoint: {checkpoint}}}
       search:
@@ -38,17 +38,17 @@ def problems(folder: Path, estimator: str, params: str, space: str, checkpoint: 
 def test_a_choice_without_rounds_is_told_where_it_stands(tmp_path: Path) -> None:
     space = "          estimator.solver: {choice: [adam, lbfgs, sgd]}\n"
 
-    assert problems(tmp_path, "neural_network.MLPClassifier", "{}", space) == [
+    assert problems(tmp_path, "sklearn.neural_network.MLPClassifier", "{}", space) == [
         "variants.tried.search.space.estimator.solver.choice[1]: MLPClassifier cannot be trained in rounds with lbfgs: "
         "the solver lbfgs has no epochs; use adam or sgd; no such choice, or compute.checkpoint: false"
     ]
-    assert problems(tmp_path, "neural_network.MLPClassifier", "{}", space, checkpoint="false") == []
+    assert problems(tmp_path, "sklearn.neural_network.MLPClassifier", "{}", space, checkpoint="false") == []
 
 
 def test_what_is_searched_takes_the_place_of_the_variants_own_value(tmp_path: Path) -> None:
     space = "          estimator.solver: {choice: [adam, sgd]}\n"
 
-    assert problems(tmp_path, "neural_network.MLPClassifier", "{solver: lbfgs}", space) == []
+    assert problems(tmp_path, "sklearn.neural_network.MLPClassifier", "{solver: lbfgs}", space) == []
 
 
 def test_a_value_that_counts_only_beside_another_is_told(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_value_that_counts_only_beside_another_is_told(tmp_path: Path) -> None
         "          estimator.scoring: {choice: [loss, accuracy]}\n"
     )
 
-    (told,) = problems(tmp_path, "ensemble.HistGradientBoostingClassifier", "{}", space)
+    (told,) = problems(tmp_path, "sklearn.ensemble.HistGradientBoostingClassifier", "{}", space)
 
     assert told.startswith("variants.tried.search.space.estimator.early_stopping.choice[1]: ")
     assert "with true: it stops early by a scorer" in told
@@ -69,7 +69,7 @@ def test_a_condition_that_keeps_two_choices_apart_is_seen(tmp_path: Path) -> Non
         "          estimator.scoring: {choice: [loss, accuracy], when: {estimator.early_stopping: [false]}}\n"
     )
 
-    assert problems(tmp_path, "ensemble.HistGradientBoostingClassifier", "{}", space) == []
+    assert problems(tmp_path, "sklearn.ensemble.HistGradientBoostingClassifier", "{}", space) == []
 
 
 def test_a_conditional_choice_leaves_the_variants_own_value_elsewhere(tmp_path: Path) -> None:
@@ -78,24 +78,48 @@ def test_a_conditional_choice_leaves_the_variants_own_value_elsewhere(tmp_path: 
         "          estimator.tol: {choice: [null], when: {preprocessing.numeric: [standardize]}}\n"
     )
 
-    (told,) = problems(tmp_path, "linear_model.SGDClassifier", "{loss: log_loss}", space)
+    (told,) = problems(tmp_path, "sklearn.linear_model.SGDClassifier", "{loss: log_loss}", space)
 
     assert told.startswith("variants.tried.compute.checkpoint: SGDClassifier cannot be trained in rounds: partial_fit")
-    assert problems(tmp_path, "linear_model.SGDClassifier", "{loss: log_loss, tol: null}", space) == []
+    assert problems(tmp_path, "sklearn.linear_model.SGDClassifier", "{loss: log_loss, tol: null}", space) == []
 
 
 def test_a_range_that_rules_rounds_out_is_told(tmp_path: Path) -> None:
     space = "          estimator.n_iter_no_change: {int: [5, 50]}\n"
 
-    (told,) = problems(tmp_path, "ensemble.GradientBoostingClassifier", "{}", space)
+    (told,) = problems(tmp_path, "sklearn.ensemble.GradientBoostingClassifier", "{}", space)
 
     assert told.startswith("variants.tried.compute.checkpoint: GradientBoostingClassifier cannot be trained in rounds")
+
+
+def test_a_range_that_rules_rounds_out_in_parts_is_told_where_it_stands(tmp_path: Path) -> None:
+    space = "          estimator.early_stopping_round: {int: [0, 50]}\n"
+
+    assert problems(tmp_path, "lightgbm.LGBMClassifier", "{}", space) == [
+        "variants.tried.search.space.estimator.early_stopping_round.int: LGBMClassifier cannot be trained in rounds "
+        "with 50: it has no held-out rows to stop early by; leave early_stopping_round out; a range without it, or "
+        "compute.checkpoint: false"
+    ]
+
+
+def test_two_wrong_choices_are_told_once_each(tmp_path: Path) -> None:
+    space = (
+        "          estimator.solver: {choice: [adam, lbfgs]}\n"
+        "          estimator.early_stopping: {choice: [false, true]}\n"
+    )
+
+    assert [
+        told.split(": ")[0] for told in problems(tmp_path, "sklearn.neural_network.MLPClassifier", "{}", space)
+    ] == [
+        "variants.tried.search.space.estimator.solver.choice[1]",
+        "variants.tried.search.space.estimator.early_stopping.choice[1]",
+    ]
 
 
 def test_a_broken_space_is_told_alone(tmp_path: Path) -> None:
     space = "          estimator.solver: {choice: [lbfgs, lbfgs]}\n"
 
-    (told,) = problems(tmp_path, "neural_network.MLPClassifier", "{}", space)
+    (told,) = problems(tmp_path, "sklearn.neural_network.MLPClassifier", "{}", space)
 
     assert "stands there twice" in told
 

@@ -93,7 +93,7 @@ k8s:
   {{- end }}
   env:
     - {name: ML_ASSETS_CORES, value: {{ max 1 (int $team.runWorker.cores) | quote }}}
-  labels: {ml-assets/team: {{ $team.name }}}
+  labels: {ml-assets/team: {{ $team.name | quote }}}
   volumes: {{- include "ml-assets.volumes" $team | nindent 4 }}
   volume_mounts: {{- include "ml-assets.mounts" $ | nindent 4 }}
   resources:

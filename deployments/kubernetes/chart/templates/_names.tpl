@@ -48,7 +48,7 @@ name: {{ index . 2 }}
 namespace: {{ (index . 1).namespace }}
 labels:
   {{- include "ml-assets.labels" (index . 0) | nindent 2 }}
-  ml-assets/team: {{ (index . 1).name }}
+  ml-assets/team: {{ (index . 1).name | quote }}
 {{- end -}}
 
 {{/* An image's full name; without a fixed version nobody could say what ran. */}}
