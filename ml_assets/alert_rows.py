@@ -1,8 +1,8 @@
 """What every store of alerts asks of them, and says of those it does not know."""
 
 from ml_assets.errors import AlertError
-from ml_assets.inbox_rules import is_storable
 from ml_assets.interfaces.alerts import Alert
+from ml_assets.texts import is_storable
 
 
 def checked_alert(alert: Alert) -> Alert:

@@ -22,21 +22,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ml_assets.block_statistics import Statistic, block_statistic
+from ml_assets.blocks import block_codes
 from ml_assets.errors import EvaluationError
-from ml_assets.metrics import (
-    METRICS,
-    RANK_METRICS,
-    Floats,
-    Ranking,
-    Task,
-    metric_for,
-    sum_terms,
-    undefined,
-    validated,
-    value_of_sums,
-)
+from ml_assets.metric_values import undefined
+from ml_assets.metrics import METRICS, Floats, Task, metric_for, validated
 
 IntervalMethod = Literal["percentile", "basic", "student"]
 
@@ -49,9 +41,6 @@ MAX_JACKKNIFE_BLOCKS = 1_000
 
 _CHUNK_ELEMENTS = 2_000_000
 """Weights held at once: 16 MB as float64."""
-
-Statistic = Callable[[Floats], Floats]
-"""Block weights of shape (replicates, n_blocks) → values of shape (replicates,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,47 +196,6 @@ class _Drawn:
         return max(drawn, (n - 1) / n**0.5 * float(self.without.std()))
 
 
-def block_codes(blocks: ArrayLike, n_rows: int) -> tuple[NDArray[np.int64], int]:
-    """Return for each row the number of its block in sorted order, and how many blocks there are.
-
-    Raises:
-        EvaluationError: If a label is missing or there is not one for each row.
-    """
-    import pandas as pd
-
-    labels = np.asarray(blocks)
-    if labels.shape != (n_rows,):
-        raise EvaluationError(f"blocks has shape {labels.shape}; expected one label for each of {n_rows} rows.")
-    codes, found = pd.factorize(labels, sort=True)
-    if (codes < 0).any():
-        raise EvaluationError(
-            f"{int((codes < 0).sum())} of {n_rows} rows have no block label; expected the day of each row. "
-            f"Drop or fill the rows whose event time is missing."
-        )
-    return codes.astype(np.int64), len(found)
-
-
-def blocks_of_days(days: ArrayLike, block_days: int) -> NDArray[np.int64]:
-    """Return for each row the number of its block of `block_days` consecutive calendar days from the first day on.
-
-    Days without rows count as days. A last block shorter than half a block joins the one before it: alone it would
-    count as a whole independent unit. Other unequal blocks are no problem, since a metric is a function of sums over
-    the drawn blocks, in which a smaller one weighs less, as days of fewer rows do.
-
-    >>> blocks_of_days(np.arange("2013-01-01", "2013-01-30", dtype="datetime64[D]"), 7)[[0, 6, 7, -2, -1]].tolist()
-    [0, 0, 1, 3, 3]
-
-    Args:
-        days: datetime64[D], shape (n,), n ≥ 1, none missing.
-        block_days: Days of a block, ≥ 1.
-    """
-    day = np.asarray(days, dtype="datetime64[D]")
-    number = (day - day.min()).astype(np.int64)
-    whole, rest = divmod(int(number.max()) + 1, block_days)
-    joins = whole > 0 and 0 < 2 * rest < block_days
-    return np.minimum(number // block_days, whole - 1) if joins else number // block_days
-
-
 def draw_block_weights(n_blocks: int, replicates: int, seed: int) -> Iterator[Floats]:
     """Yield chunks of shape (some replicates, n_blocks): how often each block was drawn."""
     rng = np.random.Generator(np.random.PCG64(seed))
@@ -256,66 +204,6 @@ def draw_block_weights(n_blocks: int, replicates: int, seed: int) -> Iterator[Fl
         size = min(chunk, replicates - start)
         drawn = rng.integers(0, n_blocks, size=(size, n_blocks)) + n_blocks * np.arange(size)[:, None]
         yield np.bincount(drawn.ravel(), minlength=size * n_blocks).reshape(size, n_blocks).astype(np.float64)
-
-
-def pair_wins(y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int) -> Floats:
-    """Return shape (n_blocks, n_blocks): pairs that positives of one block win over negatives of another.
-
-    M[b, c] counts the pairs (positive of b, negative of c) in which the positive scores higher, ties as one
-    half. Under block weights w the AUC's numerator is w·M·w, without rounding.
-    """
-    order = np.argsort(score, kind="stable")
-    positive, block, ranked = y[order].astype(bool), block[order], score[order]
-    ends = np.append(np.flatnonzero(np.diff(ranked)), ranked.size - 1)
-    group = np.repeat(np.arange(ends.size), np.diff(ends, prepend=-1))[positive]
-    winning = block[positive]
-    losing = np.where(positive, -1, block)
-    wins = np.empty((n_blocks, n_blocks))
-    for other in range(n_blocks):
-        below = np.cumsum(losing == other)[ends]
-        beaten = below - 0.5 * np.diff(below, prepend=0)
-        wins[:, other] = np.bincount(winning, beaten[group], minlength=n_blocks)
-    return wins
-
-
-def _auc_statistic(y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int) -> Statistic:
-    wins = pair_wins(y, score, block, n_blocks)
-    positives = np.bincount(block, y.astype(np.float64), minlength=n_blocks)
-    negatives = np.bincount(block, minlength=n_blocks) - positives
-
-    def statistic(weights: Floats) -> Floats:
-        pairs = (weights @ positives) * (weights @ negatives)
-        won = ((weights @ wins) * weights).sum(axis=1)
-        return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
-
-    return statistic
-
-
-def _ranking_statistic(name: str, y: NDArray, score: Floats, block: NDArray[np.int64]) -> Statistic:
-    ranking = Ranking(y, score)
-    value = ranking.roc_auc if name == "roc_auc" else ranking.average_precision
-    return lambda weights: np.array([value(replicate[block]) for replicate in weights])
-
-
-def _sum_statistic(name: str, y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int) -> Statistic:
-    terms = sum_terms(name, y, score)
-    sums = np.column_stack([np.bincount(block, column, minlength=n_blocks) for column in terms.T])
-    return lambda weights: value_of_sums(name, weights @ sums)
-
-
-def _statistic(
-    name: str, y: NDArray, score: Floats, block: NDArray[np.int64], n_blocks: int, replicates: int
-) -> Statistic:
-    """Return the metric as a function of block weights, in its cheapest form."""
-    if name not in RANK_METRICS:
-        return _sum_statistic(name, y, score, block, n_blocks)
-    if name == "roc_auc_ovr":
-        parts = [_statistic("roc_auc", y == k, score[:, k], block, n_blocks, replicates) for k in range(score.shape[1])]
-        return lambda weights: np.mean([part(weights) for part in parts], axis=0)
-    # Counting pairs costs a pass over the rows for each block, weighing them one for each replicate.
-    if name == "roc_auc" and n_blocks <= min(replicates, 2_000):
-        return _auc_statistic(y, score, block, n_blocks)
-    return _ranking_statistic(name, y, score, block)
 
 
 def block_bootstrap(
@@ -365,7 +253,7 @@ def block_bootstrap(
     estimates: dict[tuple[str, str], float] = {}
     for key in itertools.product(models, metrics):
         y, score = models[key[0]]
-        statistics[key] = _statistic(key[1], y, score, block, n_blocks, replicates)
+        statistics[key] = block_statistic(key[1], y, score, block, n_blocks, replicates)
         estimates[key] = float(statistics[key](ones)[0])
         if np.isnan(estimates[key]):
             raise undefined(key[1], y)

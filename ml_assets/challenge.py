@@ -8,151 +8,32 @@ answered with yes and the others are not answered against it. What the rows cann
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ml_assets.bootstrap import (
-    DEFAULT_MIN_BLOCKS,
-    Interval,
-    block_bootstrap,
-    block_codes,
-    blocks_of_days,
+from ml_assets.blocks import block_codes, blocks_of_days
+from ml_assets.bootstrap import DEFAULT_MIN_BLOCKS, Interval, block_bootstrap
+from ml_assets.challenge_result import (
+    CalibrationGuard,
+    CalibrationMetric,
+    ChallengeOutcome,
+    ChallengeResult,
+    ChallengeRules,
+    Reference,
+    SliceGuard,
 )
-from ml_assets.comparison import Comparison, decide
+from ml_assets.comparison import BASELINE, CANDIDATE, CHAMPION, Comparison, decide, require_models
 from ml_assets.errors import EvaluationError
 from ml_assets.metrics import Floats, Task, validated
-from ml_assets.slices import slice_groups
+from ml_assets.slices import require_slice_rows, slice_groups
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ChallengeOutcome = Literal["promote", "keep", "undecided"]
-Reference = Literal["champion", "baseline"]
-CalibrationMetric = Literal["log_loss", "brier_score"]
-
-CANDIDATE, CHAMPION, BASELINE = "candidate", "champion", "baseline"
 NAMED_SLICES = 5  # in a reason; the rest are counted
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChallengeRules:
-    """What the policy asks of a challenger.
-
-    Attributes:
-        metric: Name in `METRICS` that is compared.
-        margin: Loss against the champion that does not matter, ≥ 0, in the metric's unit.
-        confidence: Level of two-sided intervals, such as 0.95: one side errs in 2.5 % of cases.
-        replicates: Bootstrap resamplings.
-        block_days: Consecutive days that are drawn together, ≥ 1.
-        slice_margin: Loss on one slice that does not matter, ≥ 0, in the metric's unit.
-        calibration_guard: Whether a classifier's probabilities are held against the prior rate.
-        seed: Of the bootstrap.
-    """
-
-    metric: str
-    margin: float
-    confidence: float
-    replicates: int
-    block_days: int
-    slice_margin: float
-    calibration_guard: bool
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.block_days < 1:
-            raise EvaluationError(
-                f"block_days is {self.block_days}; expected at least 1. Correct comparison.block_days in the policy."
-            )
-        if not (math.isfinite(self.slice_margin) and self.slice_margin >= 0):
-            raise EvaluationError(
-                f"slice_margin is {self.slice_margin}; expected a number ≥ 0, the loss on a slice that does not "
-                f"matter. Correct {self.metric}.slice_margin in the policy."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SliceGuard:
-    """The candidate against the champion on the rows that share a column's value.
-
-    Attributes:
-        column: Column the rows were cut by.
-        value: Its value or range in words; "(missing)" and "(other)" are what they say.
-        n_rows: Rows in it.
-        outcome: "worse" when the whole interval lies below −slice_margin, "not_measured" when there is none.
-        improvement: At the level corrected for the number of slices; positive is better.
-        reason: One sentence: the numbers, or why there are none.
-    """
-
-    column: str
-    value: str
-    n_rows: int
-    outcome: Literal["held", "worse", "not_measured"]
-    improvement: Interval | None
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationGuard:
-    """The candidate's probabilities against the prior rate; "worse" when the whole interval is below 0."""
-
-    metric: CalibrationMetric
-    reference: Literal["baseline"] = "baseline"
-    outcome: Literal["held", "worse"]
-    improvement: Interval
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChallengeResult:
-    """What a challenge concluded.
-
-    Attributes:
-        reference: Whom the candidate was compared with: the champion, or the baseline when there is none.
-        outcome: "promote", "keep" (what is in use stays) or "undecided".
-        reason: Sentences for a reader, with the numbers.
-        comparison: The paired improvement that was judged, and the margin it was judged by: 0 against the baseline.
-        slices: Every guarded slice; empty without a champion.
-        calibration: None for regression and when it is not guarded.
-        more_days: For "undecided" about how many further days would decide, if the estimate stays; None otherwise
-            and where no number would.
-        more_rows: The same in rows, at the rows a day seen.
-        rules: What was asked.
-    """
-
-    reference: Reference
-    outcome: ChallengeOutcome
-    reason: str
-    comparison: Comparison
-    slices: tuple[SliceGuard, ...]
-    calibration: CalibrationGuard | None
-    more_days: int | None
-    more_rows: int | None
-    rules: ChallengeRules
-
-    def to_document(self) -> dict[str, Any]:
-        """Return the result as JSON-ready values; `margin` is the one that was applied."""
-        calibration = None
-        if self.calibration is not None:
-            calibration = {key: value for key, value in asdict(self.calibration).items() if key != "reference"}
-        return {
-            "reference": self.reference,
-            "outcome": self.outcome,
-            "reason": self.reason,
-            "metric": self.rules.metric,
-            "margin": self.comparison.margin,
-            "confidence": self.rules.confidence,
-            "block_days": self.rules.block_days,
-            "replicates": self.rules.replicates,
-            "seed": self.rules.seed,
-            "improvement": asdict(self.comparison.improvement),
-            "more_days": self.more_days,
-            "more_rows": self.more_rows,
-            "slices": [asdict(guard) for guard in self.slices],
-            "calibration": calibration,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,16 +125,12 @@ def _checked(
     rules: ChallengeRules,
     classes: Sequence[object] | None,
 ) -> _Rows:
-    if not {CANDIDATE, BASELINE} <= scores.keys() <= {CANDIDATE, CHAMPION, BASELINE}:
-        raise EvaluationError(
-            f"scores are of {', '.join(sorted(scores)) or 'no model'}; expected candidate and baseline, and champion "
-            f"when there is one."
-        )
+    require_models(scores)
     checked = {model: validated(task, y_true, score, classes) for model, score in scores.items()}
     y = checked[CANDIDATE][0]
     block_codes(days, y.size)  # refuses a wrong shape and missing days
-    if columns is not None and len(columns) != y.size:
-        raise EvaluationError(f"the slice columns have {len(columns)} rows, but y_true has {y.size}.")
+    if columns is not None:
+        require_slice_rows(columns, y.size)
     block = blocks_of_days(days, rules.block_days)
     n_blocks, day = np.unique(block).size, np.asarray(days, dtype="datetime64[D]")
     if n_blocks < DEFAULT_MIN_BLOCKS:

@@ -1,12 +1,15 @@
 """The candidate against champion and baseline: paired differences, and what may be concluded from one."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ml_assets.bootstrap import Interval, Replicates
 from ml_assets.errors import EvaluationError
+
+CANDIDATE, CHAMPION, BASELINE = "candidate", "champion", "baseline"
+MODELS = (CANDIDATE, CHAMPION, BASELINE)
 
 ComparisonOutcome = Literal["better", "not_worse", "worse", "undecided"]
 
@@ -48,6 +51,15 @@ class Comparison:
     margin: float
     more_blocks: int | None
     reason: str
+
+
+def require_models(names: Collection[str]) -> None:
+    """Raise EvaluationError unless there are scores of candidate and baseline, and of no others than the champion."""
+    if not {CANDIDATE, BASELINE} <= set(names) <= set(MODELS):
+        raise EvaluationError(
+            f"scores are of {', '.join(sorted(names)) or 'no model'}; expected candidate and baseline, and champion "
+            f"when there is one."
+        )
 
 
 def paired_differences(

@@ -153,6 +153,10 @@ class QueueRefusedError(MlAssetsError):
     """A run is not queued: its team's budget is spent, or it asks for more than it can ever get."""
 
 
+class LeftoverError(MlAssetsError):
+    """Something that nobody needs could not be removed now; a later try may do it."""
+
+
 class ApprovalError(MlAssetsError):
     """A signed statement cannot count: `reason` is one word for programs, such as "forged" or "expired"."""
 

@@ -1,190 +1,101 @@
 """The evaluation of a candidate beside champion and baseline on the same untouched rows."""
 
 import itertools
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ml_assets.bootstrap import Interval, block_bootstrap, block_codes
-from ml_assets.comparison import Difference, paired_differences
+from ml_assets.blocks import block_codes
+from ml_assets.bootstrap import Replicates, block_bootstrap
+from ml_assets.calibration import Calibration, calibration_table, top_class
+from ml_assets.comparison import MODELS, paired_differences, require_models
 from ml_assets.errors import EvaluationError
-from ml_assets.metrics import Floats, Ranking, Task, validated
-from ml_assets.slices import Calibration, SliceTable, calibration_table, slice_table, top_class
+from ml_assets.evaluation_report import (
+    BlockResidual,
+    ConfusionTable,
+    Curve,
+    Estimate,
+    EvaluationReport,
+    Heatmap,
+    Histogram,
+)
+from ml_assets.metric_values import Ranking
+from ml_assets.metrics import Floats, Task, validated
+from ml_assets.slices import SliceTable, slice_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MODELS = ("candidate", "champion", "baseline")
 MAX_CURVE_POINTS, HISTOGRAM_BINS, HEATMAP_BINS = 200, 20, 30
-DOCUMENT_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """One metric of one model."""
-
-    model: str
-    metric: str
-    interval: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A ROC curve (x: false-positive rate, y: true-positive rate) or precision (y) against recall (x).
-
-    `label` is the class that is set against the rest, empty for binary.
-    """
-
-    kind: Literal["roc", "precision_recall"]
-    model: str
-    label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfusionTable:
-    """Rows by true class (outer) and predicted class (inner) of the candidate.
-
-    `threshold` is the probability from which class 1 is predicted; None where the most likely class is.
-    """
-
-    threshold: float | None
-    labels: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Histogram:
-    """The candidate's scores in 20 equal bins of [0, 1], for the rows of one true class."""
-
-    label: str
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heatmap:
-    """Rows by target (outer) and the candidate's prediction (inner), on the same edges.
-
-    The outermost bins also hold what lies beyond them, half a percent of the rows on either side.
-    """
-
-    edges: tuple[float, ...]
-    counts: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockResidual:
-    """Prediction minus target of one model in one block: mean, and 10 % and 90 % quantiles."""
-
-    model: str
-    block: str
-    n_rows: int
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationReport:
-    """What was measured; equal reports have equal documents.
-
-    Attributes:
-        task: What kind of target it is.
-        n_rows: Rows.
-        n_blocks: Blocks (days).
-        confidence: Level of each interval that is not a slice's.
-        replicates: Bootstrap resamplings.
-        seed: Of the bootstrap.
-        first_event: Earliest event time in ISO 8601, None when no event time was given.
-        last_event: Latest event time.
-        metrics: Metrics in the order asked for; the first is the one slices show.
-        models: Among candidate, champion and baseline those there are.
-        estimates: Every model by every metric.
-        differences: The candidate against champion and baseline by every metric.
-        slices: The candidate on parts of the rows, None when no columns were given.
-        calibration: For classification, each model.
-        confusion: For binary at 0.5 and at the rows' own rate; for multiclass one table.
-        curves: For binary each model; for multiclass the candidate, each class against the rest.
-        histograms: For classification.
-        heatmap: For regression.
-        residuals: For regression, each model by block in order of time.
-    """
+class _Rows:
+    """Checked rows of one evaluation: labels, scores by model, and the number of each row's block."""
 
     task: Task
-    n_rows: int
+    y: NDArray
+    scores: Mapping[str, Floats]
+    block: NDArray[np.int64]
     n_blocks: int
-    confidence: float
-    replicates: int
-    seed: int
-    first_event: str | None
-    last_event: str | None
-    metrics: tuple[str, ...]
-    models: tuple[str, ...]
-    estimates: tuple[Estimate, ...]
-    differences: tuple[Difference, ...]
-    slices: SliceTable | None
-    calibration: tuple[Calibration, ...] = ()
-    confusion: tuple[ConfusionTable, ...] = ()
-    curves: tuple[Curve, ...] = ()
-    histograms: tuple[Histogram, ...] = ()
-    heatmap: Heatmap | None = None
-    residuals: tuple[BlockResidual, ...] = ()
+    n_classes: int | None
 
-    def interval(self, model: str, metric: str) -> Interval:
-        """Return one model's metric; raises EvaluationError when it was not measured."""
-        for estimate in self.estimates:
-            if (estimate.model, estimate.metric) == (model, metric):
-                return estimate.interval
-        raise EvaluationError(
-            f"the evaluation has no {metric} of {model}; it has {', '.join(self.metrics)} of "
-            f"{', '.join(self.models)}. Add the metric to the pipeline's evaluation and run it again."
+    @property
+    def codes(self) -> Sequence[int] | None:
+        """Return the classes as `validated` encoded them."""
+        return None if self.n_classes is None else range(self.n_classes)
+
+    def bootstrap(self, metrics: Sequence[str], replicates: int, seed: int) -> Replicates:
+        """Return every metric of every model on the same resamplings."""
+        return block_bootstrap(
+            task=self.task,
+            y_true=self.y,
+            scores=self.scores,
+            blocks=self.block,
+            metrics=metrics,
+            classes=self.codes,
+            replicates=replicates,
+            seed=seed,
         )
 
-    def difference(self, metric: str, reference: str) -> Difference:
-        """Return the candidate against a reference; raises EvaluationError when it was not measured."""
-        for difference in self.differences:
-            if (difference.metric, difference.reference) == (metric, reference):
-                return difference
-        self.interval(reference, metric)
-        raise EvaluationError("the candidate is not compared with itself; name champion or baseline.")
-
-    def to_document(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values: no NaN, and the same for the same report."""
-        return {"format": DOCUMENT_FORMAT, **_plain(asdict(self))}
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "EvaluationReport":
-        """Return the report that gave the document; raises EvaluationError for another format."""
-        if document.get("format") != DOCUMENT_FORMAT:
-            raise EvaluationError(
-                f"the evaluation document has format {document.get('format')!r}; expected {DOCUMENT_FORMAT}. "
-                f"It was written by another release: materialize the evaluation again."
-            )
-        return _typed(cls, document)
+    def slices(self, columns: "pd.DataFrame", metric: str, confidence: float, replicates: int, seed: int) -> SliceTable:
+        """Return one metric of the candidate on parts of the rows."""
+        return slice_table(
+            task=self.task,
+            y_true=self.y,
+            y_score=self.scores["candidate"],
+            blocks=self.block,
+            columns=columns,
+            metric=metric,
+            classes=self.codes,
+            confidence=confidence,
+            replicates=replicates,
+            seed=seed,
+        )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """Return the value as what the annotation says: a dataclass, a tuple of one type, or as it is."""
-    if typing.get_origin(kind) is types.UnionType:
-        present = next(option for option in typing.get_args(kind) if option is not types.NoneType)
-        return None if value is None else _typed(present, value)
-    if typing.get_origin(kind) is tuple:
-        return tuple(_typed(typing.get_args(kind)[0], item) for item in value)
-    if is_dataclass(kind) and isinstance(kind, type):
-        return kind(**{field.name: _typed(field.type, value[field.name]) for field in fields(kind)})
-    return value
+def _checked(
+    task: Task,
+    y_true: ArrayLike,
+    scores: Mapping[str, ArrayLike],
+    blocks: ArrayLike,
+    classes: Sequence[object] | None,
+) -> _Rows:
+    require_models(scores)
+    checked = {m: validated(task, y_true, scores[m], classes) for m in MODELS if m in scores}
+    y = checked["candidate"][0]
+    block, n_blocks = block_codes(blocks, y.size)
+    return _Rows(
+        task=task,
+        y=y,
+        scores={model: score for model, (_, score) in checked.items()},
+        block=block,
+        n_blocks=n_blocks,
+        n_classes=None if classes is None else len(classes),
+    )
 
 
 def _thinned(x: Floats, y: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -297,6 +208,16 @@ def _period(
     return first, last, starts.index.to_numpy()
 
 
+def _details(
+    rows: _Rows, blocks: ArrayLike, order: NDArray[np.int64], classes: Sequence[object] | None
+) -> dict[str, Any]:
+    """Return the report's fields that only some tasks have."""
+    if rows.task == "regression":
+        return _regression(rows.y, rows.scores, rows.block, _block_names(blocks), order)
+    labels = ("0", "1") if classes is None else tuple(str(label) for label in classes)
+    return _classification(rows.task, rows.y, rows.scores, rows.block, labels)
+
+
 def evaluate(
     *,
     task: Task,
@@ -330,61 +251,28 @@ def evaluate(
     Raises:
         EvaluationError: If a metric has no value on the rows, blocks are fewer than 5, or an array is wrong.
     """
-    if not {"candidate", "baseline"} <= scores.keys() <= set(MODELS):
-        raise EvaluationError(
-            f"scores are of {', '.join(sorted(scores)) or 'no model'}; expected candidate and baseline, and "
-            f"champion when there is one."
-        )
-    checked = {m: validated(task, y_true, scores[m], classes) for m in MODELS if m in scores}
-    y, arrays = checked["candidate"][0], {model: score for model, (_, score) in checked.items()}
-    codes = None if classes is None else range(len(classes))
-    block, n_blocks = block_codes(blocks, y.size)
-    labels = ("0", "1") if classes is None else tuple(str(label) for label in classes)
-    first, last, order = _period(event_time, block, n_blocks)
-    drawn = block_bootstrap(
-        task=task,
-        y_true=y,
-        scores=arrays,
-        blocks=block,
-        metrics=metrics,
-        classes=codes,
-        replicates=replicates,
-        seed=seed,
-    )
+    rows = _checked(task, y_true, scores, blocks, classes)
+    first, last, order = _period(event_time, rows.block, rows.n_blocks)
+    drawn = rows.bootstrap(metrics, replicates, seed)
     slices = None
     if slice_columns is not None and slice_columns.shape[1]:
-        slices = slice_table(
-            task=task,
-            y_true=y,
-            y_score=arrays["candidate"],
-            blocks=block,
-            columns=slice_columns,
-            metric=metrics[0],
-            classes=codes,
-            confidence=confidence,
-            replicates=replicates,
-            seed=seed,
-        )
-    if task == "regression":
-        details = _regression(y, arrays, block, _block_names(blocks), order)
-    else:
-        details = _classification(task, y, arrays, block, labels)
+        slices = rows.slices(slice_columns, metrics[0], confidence, replicates, seed)
     return EvaluationReport(
         task=task,
-        n_rows=y.size,
-        n_blocks=n_blocks,
+        n_rows=rows.y.size,
+        n_blocks=rows.n_blocks,
         confidence=confidence,
         replicates=replicates,
         seed=seed,
         first_event=first,
         last_event=last,
         metrics=tuple(metrics),
-        models=tuple(arrays),
+        models=tuple(rows.scores),
         estimates=tuple(
             Estimate(model=m, metric=k, interval=drawn.interval(m, k, confidence=confidence))
-            for m, k in itertools.product(arrays, metrics)
+            for m, k in itertools.product(rows.scores, metrics)
         ),
-        differences=paired_differences(drawn, arrays, metrics, confidence=confidence),
+        differences=paired_differences(drawn, rows.scores, metrics, confidence=confidence),
         slices=slices,
-        **details,
+        **_details(rows, blocks, order, classes),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ml_assets.digest import document_digest
 from ml_assets.errors import GateClosedError, PolicyError
-from ml_assets.evaluation import EvaluationReport
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.interfaces import (
     AssetPath,
     EffectivePolicy,

@@ -11,6 +11,7 @@ from ml_assets.errors import InboxError
 from ml_assets.interfaces.inbox import Event, EventFailure, EventState, InboxEvent, Receipt, RetryPolicy
 from ml_assets.interfaces.names import PipelinePath
 from ml_assets.ledger_rows import canonical_json
+from ml_assets.texts import is_storable, storable_text
 
 RATE_WINDOW = timedelta(minutes=1)
 CLOCK_SKEW = timedelta(minutes=1)
@@ -77,35 +78,6 @@ def place_of(event: Event) -> str:
     """Return the place that an event's payload names, or nothing."""
     place = event.payload.get("place")
     return place if isinstance(place, str) else ""
-
-
-def is_storable(text: str) -> bool:
-    """Whether every database can hold a text: it has no NUL and no lone surrogate."""
-    return "\x00" not in text and text == text.encode(errors="replace").decode()
-
-
-def storable_text(text: str) -> str:
-    r"""Return a text with what databases cannot hold written as escapes; what failed must be recorded in any case.
-
-    >>> storable_text("a\x00b")
-    'a\\x00b'
-    """
-    return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()
-
-
-def visible_text(text: str, *, keep: str = "") -> str:
-    r"""Return a text with what no terminal or log should get raw, such as escape sequences, written as escapes.
-
-    Args:
-        text: What somebody else wrote.
-        keep: Characters that stay although they cannot be printed, such as line ends.
-
-    >>> visible_text("a\x1b[2Jb\nc")
-    'a\\x1b[2Jb\\nc'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 EventIdentity = tuple[PipelinePath, str, str]

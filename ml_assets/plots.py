@@ -1,108 +1,46 @@
 """Pictures of an evaluation as small PNGs, drawn from the report alone; equal reports give equal bytes."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ml_assets.bootstrap import Interval
-from ml_assets.evaluation import ConfusionTable, Curve, EvaluationReport, Heatmap
+from ml_assets.evaluation_report import ConfusionTable, Curve, EvaluationReport, Heatmap
 from ml_assets.metrics import METRICS
+from ml_assets.plot_style import (
+    BAND,
+    COLOURS,
+    FIGURE_BYTES,
+    INK,
+    MUTED,
+    NORMAL,
+    SMALL,
+    Corner,
+    in_words,
+    label_corner,
+    new_figure,
+    style_axes,
+    to_png,
+)
 from ml_assets.slices import Slice, SliceTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart by every common form of colour blindness, and by lightness.
-COLOURS = {"candidate": "#0072B2", "champion": "#D55E00", "baseline": "#7F7F7F"}
 DASHES = {"candidate": "-", "champion": "-", "baseline": "--"}
 MARKERS = {"candidate": "o-", "champion": "s-", "baseline": "D"}
 CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-INK, MUTED, GRID, BAND = "#222222", "#6B6B6B", "#E4E4E4", "#DCE9F3"
-SMALL, NORMAL, TITLE = 7.5, 8.5, 10.5
 MIN_RECALL = 0.01
 
 FIGURE_SIZE = (6.4, 4.2)
 OVERVIEW_SIZE = (9.0, 6.0)
-DPI = 100
-FIGURE_BYTES, OVERVIEW_BYTES = 40_000, 60_000
+OVERVIEW_BYTES = 60_000
 OVERVIEW_SLICES = 8
 
 Draw = Callable[["Axes"], None]
-Corner = Literal["upper left", "upper right", "lower left", "lower right"]
-
-
-def new_figure(size: tuple[float, float]) -> "Figure":
-    """Return an empty figure of a size in inches, drawn without a screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.09, wspace=0.03, hspace=0.03)
-    figure = Figure(figsize=size, dpi=DPI, layout=engine, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_png(figure: "Figure", limit: int) -> bytes:
-    """Return the picture with as many palette colours as fit into `limit` bytes, 16 at the least."""
-    from PIL import Image
-
-    canvas = io.BytesIO()
-    figure.savefig(canvas, format="png", metadata={"Software": None})
-    with Image.open(canvas) as image:
-        full = image.convert("RGB")
-    data = b""
-    for n_colours in (128, 64, 32, 16):
-        reduced = full.quantize(n_colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        buffer = io.BytesIO()
-        reduced.save(buffer, format="png", optimize=True)
-        data = buffer.getvalue()
-        if len(data) <= limit:
-            break
-    return data
-
-
-def style_axes(ax: "Axes", title: str, x: str = "", y: str = "", *, grid: str = "both") -> None:
-    """Give axes the project's title, labels, colours and grid."""
-    ax.set_title(title, loc="left", fontsize=TITLE, fontweight="bold", color=INK)
-    ax.set_xlabel(x, fontsize=NORMAL, color=MUTED)
-    ax.set_ylabel(y, fontsize=NORMAL, color=MUTED)
-    ax.tick_params(labelsize=NORMAL, colors=MUTED, length=0)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("#BDBDBD")
-    ax.set_axisbelow(True)
-    if grid:
-        ax.grid(axis=grid, color=GRID, linewidth=0.8)  # pyright: ignore[reportArgumentType]
-
-
-def _words(interval: Interval, sign: str = "") -> str:
-    """Return "0.649 [0.620, 0.683]", with more digits for small numbers."""
-    largest = max(abs(interval.lower), abs(interval.upper))
-    digits = 4 if largest < 0.1 else 3 if largest < 10 else 1
-    if sign and interval.lower == interval.upper == 0.0:
-        return "no difference"
-    ends = (interval.estimate, interval.lower, interval.upper)
-    words = [f"{value:{sign}.{digits}f}".replace("-", "−") for value in ends]
-    return f"{words[0]} [{words[1]}, {words[2]}]"
-
-
-def _labels(ax: "Axes", lines: Sequence[tuple[str, str]], corner: Corner, columns: int = 1) -> None:
-    """Write coloured words, such as the names of curves, into a corner of the axes in place of a legend."""
-    from matplotlib.lines import Line2D
-
-    spacing = {"columnspacing": 1.4, "labelspacing": 0.25, "borderpad": 0.2}
-    bare = {"handlelength": 0, "handletextpad": 0}
-    words, colours = zip(*lines, strict=True)
-    handles = [Line2D([], []) for _ in lines]
-    legend = ax.legend(handles, words, labelcolor=colours, loc=corner, ncols=columns, **spacing, **bare)
-    legend.get_frame().set(alpha=0.8, edgecolor="none")
-    for text in legend.get_texts():
-        text.set(fontsize=NORMAL, fontweight="bold")
 
 
 def _curves(ax: "Axes", report: EvaluationReport, curves: Sequence[Curve], metric: str, *, brief: bool) -> str:
@@ -119,11 +57,11 @@ def _curves(ax: "Axes", report: EvaluationReport, curves: Sequence[Curve], metri
         words = curve.label or curve.model
         if not curve.label and metric in report.metrics:
             interval = report.interval(curve.model, metric)
-            words += f"  {interval.estimate:.3f}" if brief else f"  {_words(interval)}"
+            words += f"  {interval.estimate:.3f}" if brief else f"  {in_words(interval)}"
         lines.append((words, colour))
     crowded = np.interp(0.8, shown[0].x, shown[0].y) > 0.7
     free: Corner = "lower left" if crowded else "upper right"
-    _labels(ax, lines, "lower right" if shown[0].kind == "roc" else free)
+    label_corner(ax, lines, "lower right" if shown[0].kind == "roc" else free)
     ax.set_xlim(-0.01, 1.01)
     ax.set_ylim(-0.01, 1.01)
     if not shown[0].label:
@@ -170,7 +108,7 @@ def draw_calibration(ax: "Axes", report: EvaluationReport) -> None:
     ax.stairs(heights, edges, baseline=low, fill=True, color=BAND, zorder=0)
     ax.set_xlim(low, high)
     ax.set_ylim(low, high)
-    _labels(ax, [*((c.model, COLOURS[c.model]) for c in report.calibration)], "upper left")
+    label_corner(ax, [*((c.model, COLOURS[c.model]) for c in report.calibration)], "upper left")
     what = "share right" if report.task == "multiclass" else "observed rate"
     style_axes(ax, "Calibration", "mean predicted probability", f"{what}, 95 %")
 
@@ -186,7 +124,7 @@ def draw_score_distribution(ax: "Axes", report: EvaluationReport) -> None:
         name = f"class {histogram.label}" if report.task == "binary" else histogram.label
         lines.append((f"{name}  ({sum(histogram.counts):,} rows)", colour))
     ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
-    _labels(ax, lines, "upper right", columns=2)
+    label_corner(ax, lines, "upper right", columns=2)
     ax.set_xlim(0, 1)
     what = "highest class probability" if report.task == "multiclass" else "predicted probability"
     style_axes(ax, "Scores of the candidate by outcome", what, "share of rows")
@@ -271,11 +209,11 @@ def draw_improvement(ax: "Axes", report: EvaluationReport) -> None:
             colour = COLOURS[reference]
             ax.plot((i.lower / scale, i.upper / scale), (y, y), color=colour, lw=2, alpha=0.6)
             ax.plot(i.estimate / scale, y, "o", color=colour, ms=4.5)
-            ax.text(1.02, y, _words(i, "+"), transform=side, va="center", fontsize=SMALL, color=colour)
+            ax.text(1.02, y, in_words(i, "+"), transform=side, va="center", fontsize=SMALL, color=colour)
     ax.set_yticks(range(len(report.metrics)), report.metrics)
     # Above the first metric stays a line for the names.
     ax.set_ylim(len(report.metrics) - 0.5, -0.5 - 0.12 * len(report.metrics))
-    _labels(ax, [(f"over {name}", COLOURS[name]) for name in references], "upper left", columns=2)
+    label_corner(ax, [(f"over {name}", COLOURS[name]) for name in references], "upper left", columns=2)
     ax.set_xlim(-1.08, 1.08)
     ax.set_xticks((-0.55, 0.55), ["← worse", "better →"])
     level = f"paired, {report.n_blocks} blocks, {100 * report.confidence:g} %"
@@ -315,7 +253,7 @@ def draw_residuals_over_time(ax: "Axes", report: EvaluationReport) -> None:
     ax.set_xlim(0, max(1, len(names) - 1))
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.12 * (high - low))
-    _labels(ax, [(model, COLOURS[model]) for model in report.models], "upper left", columns=3)
+    label_corner(ax, [(model, COLOURS[model]) for model in report.models], "upper left", columns=3)
     style_axes(ax, "Error over time", "band: 80 % of the candidate's rows", "prediction − target")
 
 

@@ -1,4 +1,4 @@
-"""How a model does on parts of the rows: slices by the values of columns, and calibration by its score."""
+"""How a model does on parts of the rows: slices by the values of columns."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ml_assets.bootstrap import DEFAULT_MIN_BLOCKS, Interval, block_bootstrap, block_codes
+from ml_assets.blocks import block_codes
+from ml_assets.bootstrap import DEFAULT_MIN_BLOCKS, Interval, block_bootstrap
+from ml_assets.calibration import top_class
 from ml_assets.errors import EvaluationError
 from ml_assets.metrics import Floats, Task, metric_for, validated
 
@@ -64,42 +66,6 @@ class SliceTable:
     slices: tuple[Slice, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationBin:
-    """Rows of similar score: what was predicted, and what happened.
-
-    Attributes:
-        lower: Smallest score in the bin.
-        upper: Largest score in the bin.
-        n_rows: Rows in it.
-        mean_predicted: Mean score.
-        observed_rate: Share of rows of class 1 (for multiclass: whose most likely class is right).
-        standard_error: Of the observed rate, over blocks; None when the bin's rows lie in one block.
-    """
-
-    lower: float
-    upper: float
-    n_rows: int
-    mean_predicted: float
-    observed_rate: float
-    standard_error: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """A model's calibration table; for multiclass that of its most likely class."""
-
-    model: str
-    bins: tuple[CalibrationBin, ...]
-
-
-def top_class(task: Task, y: NDArray, score: Floats) -> tuple[Floats, Floats]:
-    """Return a target and a prediction a row; for multiclass if the top class is right, and how surely."""
-    if task != "multiclass":
-        return y.astype(np.float64), score
-    return (score.argmax(axis=1) == y).astype(np.float64), score.max(axis=1)
-
-
 def _words(value: float) -> str:
     whole = float(value).is_integer() and abs(value) < 1e9
     return str(int(value)) if whole else f"{value:.4g}"
@@ -146,6 +112,12 @@ def _column_groups(
             yield label, mask
 
 
+def require_slice_rows(columns: "pd.DataFrame", n_rows: int) -> None:
+    """Raise EvaluationError unless the columns to slice by have a row for each label."""
+    if len(columns) != n_rows:
+        raise EvaluationError(f"the slice columns have {len(columns)} rows, but y_true has {n_rows}.")
+
+
 def slice_groups(
     columns: "pd.DataFrame",
     *,
@@ -166,6 +138,55 @@ def slice_groups(
         for name, column in columns.items()
         for label, mask in _column_groups(column, min_rows=min_rows, max_values=max_values, n_bins=n_bins)
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Checked rows of one table: labels, scores, the number of each row's block, and how intervals are drawn."""
+
+    task: Task
+    y: NDArray
+    score: Floats
+    block: NDArray[np.int64]
+    n_classes: int | None
+    metric: str
+    confidence: float
+    replicates: int
+    seed: int
+    min_blocks: int
+
+    def measured(self, column: str, value: str, mask: NDArray[np.bool_]) -> Slice:
+        """Return the metric on the rows of the mask, or why it has no value there."""
+        interval, reason = None, ""
+        try:
+            interval = self._interval(mask)
+        except EvaluationError as error:
+            reason = str(error)
+        target, prediction = top_class(self.task, self.y[mask], self.score[mask])
+        return Slice(
+            column=column,
+            value=value,
+            n_rows=int(mask.sum()),
+            mean_true=float(target.mean()),
+            mean_predicted=float(prediction.mean()),
+            metric=self.metric,
+            interval=interval,
+            reason=reason,
+        )
+
+    def _interval(self, mask: NDArray[np.bool_]) -> Interval:
+        drawn = block_bootstrap(
+            task=self.task,
+            y_true=self.y[mask],
+            scores={"candidate": self.score[mask]},
+            blocks=self.block[mask],
+            metrics=[self.metric],
+            classes=None if self.n_classes is None else range(self.n_classes),
+            replicates=self.replicates,
+            seed=self.seed,
+            min_blocks=self.min_blocks,
+        )
+        return drawn.interval("candidate", self.metric, confidence=self.confidence, method="student")
 
 
 def slice_table(
@@ -212,84 +233,19 @@ def slice_table(
     metric_for(metric, task)
     y, score = validated(task, y_true, y_score, classes)
     block, _ = block_codes(blocks, y.size)
-    if len(columns) != y.size:
-        raise EvaluationError(f"the slice columns have {len(columns)} rows, but y_true has {y.size}.")
+    require_slice_rows(columns, y.size)
     groups = slice_groups(columns, min_rows=min_rows, max_values=max_values, n_bins=n_bins)
-    level = 1.0 - (1.0 - confidence) / max(1, len(groups))
-    target, prediction = top_class(task, y, score)
-
-    def measured(column: str, label: str, mask: NDArray[np.bool_]) -> Slice:
-        interval, reason = None, ""
-        try:
-            interval = block_bootstrap(
-                task=task,
-                y_true=y[mask],
-                scores={"candidate": score[mask]},
-                blocks=block[mask],
-                metrics=[metric],
-                classes=None if classes is None else range(len(classes)),
-                replicates=replicates,
-                seed=seed,
-                min_blocks=min_blocks,
-            ).interval("candidate", metric, confidence=level, method="student")
-        except EvaluationError as error:
-            reason = str(error)
-        return Slice(
-            column=column,
-            value=label,
-            n_rows=int(mask.sum()),
-            mean_true=float(target[mask].mean()),
-            mean_predicted=float(prediction[mask].mean()),
-            metric=metric,
-            interval=interval,
-            reason=reason,
-        )
-
-    slices = tuple(measured(*group) for group in groups)
-    return SliceTable(metric=metric, confidence=level, family_confidence=confidence, slices=slices)
-
-
-def rate_with_error(target: Floats, block: NDArray[np.int64]) -> tuple[float, float | None]:
-    """Return the mean of `target` and its standard error over blocks, None for one block.
-
-    The mean over rows is a ratio of block totals; its error is the linearised one of Cochran (1977),
-    "Sampling Techniques", chapter 6.
-    """
-    counts = np.bincount(block)
-    totals = np.bincount(block, target)[counts > 0]
-    counts = counts[counts > 0]
-    mean = float(totals.sum() / counts.sum())
-    if counts.size < 2:
-        return mean, None
-    spread = ((totals - mean * counts) ** 2).sum() * counts.size / (counts.size - 1)
-    return mean, float(np.sqrt(spread) / counts.sum())
-
-
-def calibration_table(
-    target: Floats, score: Floats, block: NDArray[np.int64], *, n_bins: int = 10
-) -> tuple[CalibrationBin, ...]:
-    """Return the rows cut at quantiles of their score, from low to high; equal scores stay together.
-
-    Args:
-        target: Shape (n,): 0 or 1.
-        score: Shape (n,): probability that it is 1.
-        block: Shape (n,): number of the row's block.
-        n_bins: Bins asked for; fewer when scores repeat.
-    """
-    edges = np.unique(np.quantile(score, np.linspace(0.0, 1.0, n_bins + 1)))
-    code = np.searchsorted(edges[1:-1], score, side="left")
-    bins = []
-    for number in np.unique(code):
-        inside = code == number
-        rate, error = rate_with_error(target[inside], block[inside])
-        bins.append(
-            CalibrationBin(
-                lower=float(score[inside].min()),
-                upper=float(score[inside].max()),
-                n_rows=int(inside.sum()),
-                mean_predicted=float(score[inside].mean()),
-                observed_rate=rate,
-                standard_error=error,
-            )
-        )
-    return tuple(bins)
+    rows = _Rows(
+        task=task,
+        y=y,
+        score=score,
+        block=block,
+        n_classes=None if classes is None else len(classes),
+        metric=metric,
+        confidence=1.0 - (1.0 - confidence) / max(1, len(groups)),
+        replicates=replicates,
+        seed=seed,
+        min_blocks=min_blocks,
+    )
+    slices = tuple(rows.measured(*group) for group in groups)
+    return SliceTable(metric=metric, confidence=rows.confidence, family_confidence=confidence, slices=slices)

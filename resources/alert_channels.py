@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ml_assets.errors import AlertError
-from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import Alert
+from ml_assets.texts import visible_text
 from resources.alert_posts import is_loopback, post
 from resources.run_environment import ALERT_SLACK, ALERT_WEBHOOK
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from ml_assets.arrivals.put_aside import PutAside
-from ml_assets.inbox_rules import place_of, storable_text
+from ml_assets.inbox_rules import place_of
 from ml_assets.interfaces import Alert, Decision, InboxEvent, PipelinePath, Record, Verdict
 from ml_assets.retraining.attempts import read_history
 from ml_assets.stages.champions import latest_by_partition
+from ml_assets.texts import storable_text
 
 MOST_TITLE, MOST_BODY, MOST_KEY = 200, 2000, 500
 """Characters; what is longer is cut, a key with a digest of the whole."""

@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Literal, Protocol
 
-from ml_assets.arrivals.folders import listed_of, remote_listed
 from ml_assets.arrivals.inspect import Accepted, Rejected, Unchanged, Waiting, inspect
 from ml_assets.arrivals.known import SOURCE, KnownFiles, storable, usual_size
-from ml_assets.arrivals.listing import Candidate, Cursor, candidate_of, scan
-from ml_assets.arrivals.pattern import MOST_NAME_BYTES, ArrivalPattern
+from ml_assets.arrivals.listing import Candidate, Cursor, scan
+from ml_assets.arrivals.one_file import listed_alone, name_of
+from ml_assets.arrivals.pattern import ArrivalPattern
 from ml_assets.arrivals.quarantine import ChangedMeanwhileError, quarantine
 from ml_assets.arrivals.settings import ArrivalSettings
 from ml_assets.errors import SourceError
@@ -252,10 +251,10 @@ def arrive_one(
         now: The instant, UTC.
     """
     pattern = ArrivalPattern.of(pipeline.spec)
-    name = _name_below(services.landing, pattern, place)
-    if name is None or "\0" in name or _is_too_long(name) or pattern.match(name) is None:
+    name = name_of(services.landing, pattern, place)
+    if name is None:
         return Became(fate="not_ours", reason=f"{storable(place)} is none of {pipeline.spec.source.url!r}.")
-    candidate = _single(services.landing, pattern, name)
+    candidate = listed_alone(services.landing, pattern, name)
     if candidate is None:
         return Became(fate="gone", reason=f"There is no file {storable(place)}.")
     one = _desk(services, pipeline, pattern, settings, (candidate,), now).judge(candidate)
@@ -298,45 +297,3 @@ def _receive(inbox: Inbox, events: list[Event], settings: ArrivalSettings, now: 
     if not events:
         return Receipt()
     return inbox.receive(events, dedup=settings.dedup, per_minute=settings.per_minute, now=now)
-
-
-def _is_too_long(name: str) -> bool:
-    """Whether no file can have a name: one of its parts is longer than file systems allow."""
-    return any(len(part.encode(errors="surrogateescape")) > MOST_NAME_BYTES for part in name.split("/"))
-
-
-def _is_below_a_link(path: Path, levels: int) -> bool:
-    """Whether one of the folders between the pattern's folder and a file is a link, or hidden: a scan enters none."""
-    return any(folder.is_symlink() or folder.name.startswith(".") for folder in list(path.parents)[:levels])
-
-
-def _name_below(landing: LandingZone, pattern: ArrivalPattern, place: str) -> str | None:
-    """Return a place as a path below the pattern's folder, or None when it is elsewhere."""
-    start = pattern.url("")
-    local = landing.local_path(pattern.folder)
-    starts = [start] if local is None else [start, f"{local}/", f"{local.absolute()}/"]
-    if pattern.folder and "://" not in pattern.folder:
-        starts.append(f"{landing.resolve(pattern.folder).rstrip('/')}/")
-    for begin in sorted(starts, key=len, reverse=True):
-        if place.startswith(begin):
-            name = place.removeprefix(begin)
-            return None if name.startswith("/") or ".." in name.split("/") else name
-    return None
-
-
-def _single(landing: LandingZone, pattern: ArrivalPattern, name: str) -> Candidate | None:
-    """Return one file as a scan would list it, or None when a scan would not."""
-    place = pattern.url(name)
-    path = landing.local_path(place)
-    try:
-        if path is not None:
-            if _is_below_a_link(path, name.count("/")):
-                return None
-            listed = listed_of(name, Path(path).lstat())
-        else:
-            file_system, remote = landing.locate(place)
-            file_system.invalidate_cache(remote.rpartition("/")[0])
-            listed = remote_listed(name, file_system.info(remote))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return None if listed is None else candidate_of(listed, pattern)

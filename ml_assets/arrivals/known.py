@@ -6,9 +6,9 @@ from statistics import median
 
 from ml_assets.arrivals.inspect import Accepted
 from ml_assets.arrivals.listing import Candidate
-from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import DataStore, Event, Inbox, InboxEvent, PipelinePath
 from ml_assets.stages.source_file import made_of
+from ml_assets.texts import visible_text
 
 SOURCE = "arrivals"
 _MOST_PLACES = 500

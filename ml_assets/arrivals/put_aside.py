@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ml_assets.arrivals.known import SOURCE
 from ml_assets.arrivals.quarantine import REASON_SUFFIX, quarantine_folder
 from ml_assets.errors import SourceError
-from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import Inbox, PipelinePath
 from ml_assets.sources import LandingZone
 from ml_assets.spec import PipelineSpec
+from ml_assets.texts import visible_text
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -13,10 +13,10 @@ from ml_assets.arrivals.inspect import Rejected
 from ml_assets.arrivals.listing import Candidate
 from ml_assets.arrivals.pattern import ArrivalPattern
 from ml_assets.errors import SourceError
-from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import PipelinePath
 from ml_assets.sources import LandingZone
 from ml_assets.spec import PipelineSpec
+from ml_assets.texts import visible_text
 
 FOLDER = ".quarantine"
 REASON_SUFFIX = ".reason.json"

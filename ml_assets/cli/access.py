@@ -8,9 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ml_assets.approvals.keys import SUFFIX, PersonEntry, add_trial_person, write_new_key
-from ml_assets.cli.approvals import add_row, current_project
+from ml_assets.cli.arguments import current_project
 from ml_assets.cli.project import Project
-from ml_assets.cli.tables import make_console
+from ml_assets.cli.tables import add_row, make_console
 from ml_assets.errors import ApprovalError, Problem
 from ml_assets.interfaces import Person
 from ml_assets.policy.people import read_people

@@ -8,8 +8,8 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ml_assets.cli.approvals import add_row, current_project
-from ml_assets.cli.tables import make_console
+from ml_assets.cli.arguments import current_project
+from ml_assets.cli.tables import add_row, make_console
 from ml_assets.errors import AlertError
 from ml_assets.interfaces import Alert, RaisedAlert
 

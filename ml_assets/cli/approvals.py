@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from ml_assets.approvals.giving import (
     give,
@@ -17,15 +16,14 @@ from ml_assets.approvals.giving import (
     submit,
     waiting_decision,
 )
-from ml_assets.approvals.keys import KeyFileSigner, key_files
 from ml_assets.approvals.signing import Signer, sign_statement
 from ml_assets.approvals.standing import Standing, standing, with_launchers
 from ml_assets.approvals.statements import Action, Statement, subject_digest, subject_of
-from ml_assets.cli.project import Project, load_project
-from ml_assets.cli.tables import make_console
+from ml_assets.cli.arguments import current_project, make_signer, pipeline_path, pipeline_paths
+from ml_assets.cli.project import Project
+from ml_assets.cli.tables import add_row, make_console
 from ml_assets.errors import ApprovalError, LedgerConflictError, RegistryError
-from ml_assets.inbox_rules import visible_text
-from ml_assets.interfaces import Decision, PipelinePath
+from ml_assets.interfaces import Decision
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.dossiers import DOSSIER_TAG
 from ml_assets.stages.step import Services
@@ -205,59 +203,6 @@ class _Words:
             valid_for=timedelta(days=self._days),
             previous=previous,
         )
-
-
-def current_project() -> Project:
-    """Return the project that the command line was given, or else the one around the current folder."""
-    return click.get_current_context().find_object(Project) or load_project()
-
-
-def add_row(table: Table, *cells: str) -> None:
-    """Add a row of plain text: what others wrote is never taken for markup, or for commands to the terminal."""
-    table.add_row(*(Text(visible_text(cell, keep="\n")) for cell in cells))
-
-
-def pipeline_paths(project: Project, name: str | None) -> list[PipelinePath]:
-    """Return (team, pipeline) of one pipeline, or of all; broken ones too, since people may have to decide on them.
-
-    Raises:
-        click.UsageError: If there is no such pipeline.
-    """
-    paths = [(file.parents[2].name, file.parent.name) for file in project.pipeline_files()]
-    if name is None:
-        return paths
-    found = [path for path in paths if "/".join(path) == name]
-    if not found:
-        known = ", ".join("/".join(path) for path in paths) or "none"
-        raise click.UsageError(f"There is no pipeline {name!r}; there are {known}.")
-    return found
-
-
-def pipeline_path(project: Project, name: str) -> PipelinePath:
-    """Return (team, pipeline) of one pipeline; raises click.UsageError when there is none."""
-    return pipeline_paths(project, name)[0]
-
-
-def make_signer(project: Project, person: str | None, key: Path | None) -> Signer:
-    """Return who signs: by name, by key file, or the only person with a key in the keys' folder.
-
-    Raises:
-        click.UsageError: If it is not clear who.
-        ApprovalError: If the key cannot be used.
-    """
-    folder = project.profile.keys_folder
-    if key is None and person is None:
-        files = key_files(folder)
-        if len(files) != 1:
-            names = ", ".join(files) or "none; `ml-assets access new-key NAME` makes one"
-            raise click.UsageError(f"Say with --as who you are; the keys in {folder} are: {names}.")
-        person, key = next(iter(files.items()))
-    path = key or folder / f"{person}.pem"
-
-    def ask() -> str:
-        return click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
-
-    return KeyFileSigner(path, person=person or path.stem, passphrase=ask)
 
 
 def _waiting_row(services: Services, decision: Decision, now: datetime) -> list[str]:

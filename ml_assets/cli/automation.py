@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 import click
 
-from ml_assets.cli.approvals import current_project, pipeline_path
+from ml_assets.cli.arguments import current_project, pipeline_path
 from ml_assets.cli.backfill import find_pipeline
-from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import Record
 from ml_assets.retraining.attempts import Attempt, History
 from ml_assets.retraining.decide import decide
@@ -16,6 +15,7 @@ from ml_assets.retraining.gathering import gather
 from ml_assets.retraining.pauses import paused
 from ml_assets.retraining.recording import KIND, history_of, request_retraining
 from ml_assets.stages.step import Step
+from ml_assets.texts import visible_text
 
 OUTCOMES = {"retrain": "retrain now", "wait": "wait", "stop": "stop"}
 

@@ -4,8 +4,8 @@ import time
 
 import click
 
-from ml_assets.cli.approvals import current_project
-from ml_assets.errors import MlAssetsError
+from ml_assets.cli.arguments import current_project
+from ml_assets.errors import LeftoverError, MlAssetsError
 
 
 @click.group()
@@ -35,14 +35,17 @@ def reap(namespaces: tuple[str, ...], keep_hours: float, grace: float, every: fl
             click.echo(f"removed {line}")
         return reaped
 
-    reaped = once()  # what is set up wrongly ends the command at once
     if every is None:
-        if not reaped:
+        if not once():
             click.echo("nothing to remove")
         return
+    first = True
     while True:
-        time.sleep(every)
         try:
             once()
-        except MlAssetsError as error:  # the cluster may be away for a while
+        except MlAssetsError as error:  # the cluster may be away for a while, or keep one Job
+            if first and not isinstance(error, LeftoverError):
+                raise  # what is set up wrongly ends the command at once
             click.echo(f"{error}\nAsked again in {every:g} s.", err=True)
+        first = False
+        time.sleep(every)

@@ -9,11 +9,12 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ml_assets.cli.approvals import add_row, current_project, pipeline_path
-from ml_assets.cli.tables import make_console
+from ml_assets.cli.arguments import current_project, pipeline_path
+from ml_assets.cli.tables import add_row, make_console
 from ml_assets.errors import InboxError
-from ml_assets.inbox_rules import place_of, unknown_event, visible_text
+from ml_assets.inbox_rules import place_of, unknown_event
 from ml_assets.interfaces import Inbox, InboxEvent, PipelinePath
+from ml_assets.texts import visible_text
 
 _MOST_SHOWN = 200
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ml_assets.cli.approvals import current_project
+from ml_assets.cli.arguments import current_project
 from ml_assets.cli.chart_values import FOLDER, form_problems, read_chart_values, sorted_problems
 from ml_assets.cli.deploy_check import fit_problems, fit_warnings
 from ml_assets.cli.new_team import missing_files

@@ -7,13 +7,14 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ml_assets.cli.approvals import add_row, current_project, pipeline_path
+from ml_assets.cli.arguments import current_project, pipeline_path
 from ml_assets.cli.inbox_release import abandoned, release
 from ml_assets.cli.inbox_serve import serve
 from ml_assets.cli.inbox_watch import watch
-from ml_assets.cli.tables import make_console
-from ml_assets.inbox_rules import BATCH_STATES, place_of, visible_text
+from ml_assets.cli.tables import add_row, make_console
+from ml_assets.inbox_rules import BATCH_STATES, place_of
 from ml_assets.interfaces import EventState, InboxEvent
+from ml_assets.texts import visible_text
 
 
 @click.group()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_assets.cli.approvals import current_project
+from ml_assets.cli.arguments import current_project
 from ml_assets.cli.project import Project
 from ml_assets.delivery.tags import RUN_KEY_TAG
 from ml_assets.errors import InboxError, SpecError

@@ -13,7 +13,7 @@ import click
 from ml_assets.cli.project import Project, load_project
 from ml_assets.delivery.push import Push
 from ml_assets.delivery.watching import Watch
-from ml_assets.inbox_rules import visible_text
+from ml_assets.texts import visible_text
 
 STEP_MILLISECONDS, GROUP_MILLISECONDS, LOOK_MILLISECONDS = 20, 100, 50
 CODE_SECONDS = 2.0

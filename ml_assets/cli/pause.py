@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import click
 
-from ml_assets.cli.approvals import current_project, pipeline_paths
+from ml_assets.cli.arguments import current_project, pipeline_paths
 from ml_assets.cli.project import Project
-from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import PipelinePath
 from ml_assets.retraining import pauses
+from ml_assets.texts import visible_text
 
 
 @click.command()

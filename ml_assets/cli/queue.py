@@ -5,9 +5,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ml_assets.cli.approvals import add_row, current_project
+from ml_assets.cli.arguments import current_project
 from ml_assets.cli.known_teams import require_team
-from ml_assets.cli.tables import make_console
+from ml_assets.cli.tables import add_row, make_console
 from ml_assets.sharing.report import QueueReport
 from ml_assets.sharing.runs import RUNS, QueuedRun
 from ml_assets.sharing.shares import duration, said

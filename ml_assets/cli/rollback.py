@@ -2,7 +2,7 @@
 
 import click
 
-from ml_assets.cli.approvals import pipeline_path
+from ml_assets.cli.arguments import pipeline_path
 from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import load_project
 from ml_assets.errors import MlAssetsError

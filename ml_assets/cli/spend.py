@@ -7,10 +7,10 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ml_assets.cli.approvals import add_row, current_project
+from ml_assets.cli.arguments import current_project
 from ml_assets.cli.known_teams import require_team
 from ml_assets.cli.project import Profile
-from ml_assets.cli.tables import make_console, plain
+from ml_assets.cli.tables import add_row, make_console, plain
 from ml_assets.interfaces import ComputeRules
 from ml_assets.interfaces.spend import Spend
 from ml_assets.sharing.budgets import Budget, money, month_bounds, month_of

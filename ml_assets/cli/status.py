@@ -14,7 +14,6 @@ from ml_assets.cli.backfill import find_pipeline
 from ml_assets.cli.project import Project, load_project
 from ml_assets.cli.tables import make_console, plain, summary
 from ml_assets.errors import MlAssetsError, SourceError, SpecError
-from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import EventState, Inbox, Ledger, PipelinePath
 from ml_assets.periods import split_partition
 from ml_assets.reading.placement import read_placed_pipeline
@@ -22,6 +21,7 @@ from ml_assets.retraining.pauses import Pause, pause_of, scopes_of
 from ml_assets.sources import LandingZone
 from ml_assets.spec import PipelineSpec
 from ml_assets.stages.trust import trusted_champion
+from ml_assets.texts import visible_text
 
 
 @click.command()

@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_assets.errors import MlAssetsError
-from ml_assets.inbox_rules import visible_text
 from ml_assets.interfaces import Decision, Verdict
 from ml_assets.periods import join_partition
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.stages.champions import latest_by_partition
 from ml_assets.stages.step import Services, Step, gates_of
+from ml_assets.texts import visible_text
 
 UNBOUND_WIDTH = 110
 COLOURS = {
@@ -36,6 +36,11 @@ def make_console() -> Console:
 def plain(words: str, style: str = "") -> Text:
     """Return text for a cell as it is: what others wrote is never taken for markup, or for commands to the terminal."""
     return Text(visible_text(words, keep="\n"), style=style)
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """Add a row of plain text; see `plain`."""
+    table.add_row(*map(plain, cells))
 
 
 def summary(services: Services, loaded: LoadedPipeline, periods: list[str]) -> Table:

@@ -12,8 +12,8 @@ from ml_assets.approvals.giving import give_with_retry
 from ml_assets.approvals.signing import sign_statement
 from ml_assets.approvals.statements import Statement, subject_of_gate
 from ml_assets.approvals.waivers import check_waiver, grant_waiver
-from ml_assets.cli.approvals import add_row, current_project, make_signer, pipeline_path, pipeline_paths
-from ml_assets.cli.tables import make_console
+from ml_assets.cli.arguments import current_project, make_signer, pipeline_path, pipeline_paths
+from ml_assets.cli.tables import add_row, make_console
 from ml_assets.errors import ApprovalError
 from ml_assets.interfaces import EffectivePolicy, Person, Record, Verdict
 from ml_assets.stages.step import Services, launchers_of

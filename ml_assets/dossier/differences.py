@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ml_assets.dossier.facts import ChampionFacts, DossierFacts, evidence_of, report_of
 from ml_assets.dossier.words import flattened, interval_words, plain
-from ml_assets.evaluation import EvaluationReport
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.interfaces import EffectivePolicy, Setting
 
 DiffGroup = Literal["model", "metrics", "policy", "data"]

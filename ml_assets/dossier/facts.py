@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ml_assets.evaluation import DOCUMENT_FORMAT, EvaluationReport
+from ml_assets.evaluation_report import DOCUMENT_FORMAT, EvaluationReport
 from ml_assets.interfaces import Decision, EffectivePolicy, Verdict
 from ml_assets.spec import PipelineSpec
 

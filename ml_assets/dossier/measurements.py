@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ml_assets.calibration import CalibrationBin
 from ml_assets.dossier.bars import Bar, Scale, common_scale, symmetric_scale
 from ml_assets.dossier.facts import DossierFacts, evidence_of, report_of
 from ml_assets.dossier.headline import CHALLENGES, Badge, badge
 from ml_assets.dossier.words import NOTHING, count, estimate_and_ends, percent, plain, signed
-from ml_assets.evaluation import EvaluationReport
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.metrics import METRICS
-from ml_assets.slices import CalibrationBin
 
 GUARDS: Mapping[str, Badge] = {
     "held": Badge(word="held", kind="good", sign="✓"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_assets.drift.report import Aspect, ColumnDrift, DriftReport
-from ml_assets.plots import (
+from ml_assets.plot_style import (
     BAND,
     COLOURS,
     GRID,

@@ -35,6 +35,8 @@ class ClusterLine:
         self._pause = 0.0
         self._ask_again = 0.0
         self._reason = ""
+        self._may_look = True
+        self._kept: set[str] = set()
         self._news: list[DagsterEvent] = []
 
     def ask(self, question: Callable[[PodRunner], _T], *, insist: bool = False) -> _T | None:
@@ -43,21 +45,42 @@ class ClusterLine:
         Args:
             question: What to ask; no harm is done when it is asked twice.
             insist: Ask even while a pause is on.
+
+        Raises:
+            PodRefusedError: If the cluster answers that it will not.
         """
-        now = time.monotonic()
-        if now < self._ask_again and not insist:
+        if self._may_look and time.monotonic() < self._ask_again and not insist:
             return None
         try:
             answer = question(self.cluster)
         except ClusterAwayError as error:
-            self._went_away(str(error))
+            self._went_away("does not answer", str(error))
             return None
-        self._came_back()
+        except PodRefusedError:
+            self._answered()
+            raise
+        self._answered()
         return answer
 
     def look(self, jobs: Sequence[str], *, insist: bool = False) -> Mapping[str, PodLook] | None:
-        """Return what becomes of Jobs, or None while the cluster is away."""
-        return self.ask(lambda cluster: cluster.look(jobs), insist=insist)
+        """Return what becomes of Jobs, or None while the cluster is away or does not let us look.
+
+        The right to look may be missing for a moment only, and steps in pods go on meanwhile. So it counts as away;
+        other questions are asked all the same.
+        """
+        paused = time.monotonic() < self._ask_again and not self.is_given_up
+        if paused and not self._may_look and not insist:
+            return None
+        try:
+            looks = self.ask(lambda cluster: cluster.look(jobs), insist=insist)
+        except PodRefusedError as error:
+            self._may_look = False
+            self._went_away("does not let the run look after its pods", str(error))
+            return None
+        if looks is not None and not self._may_look:
+            self._may_look = True
+            self._answered()
+        return looks
 
     def explain(self, job: str, look: PodLook) -> PodLook:
         """Return a look with what the cluster's events say of it, or as it is where that cannot be known."""
@@ -74,13 +97,22 @@ class ClusterLine:
             return ""
 
     def remove(self, job: str, *, at_once: bool = False, insist: bool = False) -> bool:
-        """Delete a Job; return whether the cluster took that."""
+        """Delete a Job; return whether the cluster took that, or refuses it: then the Job stays, and the log tells."""
 
         def removed(cluster: PodRunner) -> bool:
             cluster.remove(job, at_once=at_once)
             return True
 
-        return self.ask(removed, insist=insist) is True
+        try:
+            return self.ask(removed, insist=insist) is True
+        except PodRefusedError as error:
+            if job not in self._kept:
+                self._kept.add(job)
+                self._tell(
+                    f"Kubernetes Job {job} could not be removed: {error} Nobody needs it any more; "
+                    "`ml-assets cluster reap` removes it once it may."
+                )
+            return True
 
     @property
     def is_given_up(self) -> bool:
@@ -90,10 +122,14 @@ class ClusterLine:
     @property
     def farewell(self) -> str:
         """Return what is said to a step when the cluster is given up."""
+        what, remedy = "has not answered", "Look after the API"
+        if not self._may_look:
+            what = "has not let the run look after its pods"
+            remedy = "Give the service account of the run's worker its rights"
         return (
-            f"the cluster's API has not answered for {span(self._rules.away_seconds)} ({self._reason}); expected an "
-            "answer. Nobody knows what became of the step's pod. Look after the API and execute the run again from the "
-            "failed step; `ml-assets cluster reap` removes pods that are left."
+            f"the cluster's API {what} for {span(self._rules.away_seconds)} ({self._reason}); expected an answer. "
+            f"Nobody knows what became of the step's pod. {remedy} and execute the run again from the failed step; "
+            "`ml-assets cluster reap` removes pods that are left."
         )
 
     def news(self) -> Iterator[DagsterEvent]:
@@ -101,19 +137,21 @@ class ClusterLine:
         yield from self._news
         self._news = []
 
-    def _went_away(self, reason: str) -> None:
+    def _went_away(self, what: str, reason: str) -> None:
         now = time.monotonic()
         self._reason = reason
         if self._away_since is None:
             self._away_since = now
             self._tell(
-                f"The cluster's API does not answer ({reason}). Steps in pods go on; the cluster is asked again with "
+                f"The cluster's API {what} ({reason}). Steps in pods go on; the cluster is asked again with "
                 f"growing pauses, for {span(self._rules.away_seconds)}."
             )
         self._pause = min(_LONGEST_PAUSE_SECONDS, max(2 * self._pause, self._rules.look_seconds))
         self._ask_again = now + self._pause
 
-    def _came_back(self) -> None:
+    def _answered(self) -> None:
+        if not self._may_look:  # other answers do not say what becomes of pods
+            return
         if self._away_since is not None:
             self._tell(f"The cluster's API answers again, after {span(time.monotonic() - self._away_since)}.")
         self._away_since, self._pause, self._ask_again = None, 0.0, 0.0

@@ -6,7 +6,7 @@ while steps hold some. So a step is given its GPUs once, when it gets its slots,
 
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _KEY = "ml_assets/gpu_devices"
@@ -29,15 +29,22 @@ class GpuDevices:
         self._storage = run_storage
         self._count = count
 
-    def assign(self, step: Holder, wanted: int, holders: Collection[Holder]) -> None:
+    def assign(self, step: Holder, wanted: int, holders: Mapping[Holder, Sequence[int]]) -> None:
         """Give a step GPUs that nobody holds; where the pool has more slots than there are GPUs, the least used ones.
 
         Args:
             step: The step.
             wanted: How many; a step gets no GPU twice.
-            holders: All steps that hold slots of the pool now; what others held is free.
+            holders: All steps that hold slots of the pool now, each with the places of its slots in the pool; what
+                others held is free. Where nothing is written down of a step, as when an earlier version of this
+                project or another executor of Dagster claimed for it, it counts as holding the GPUs in these places.
         """
-        held = {holder: places for holder, places in self._read().items() if holder in holders and holder != step}
+        known = self._read()
+        held = {
+            holder: known.get(holder) or sorted({slot % self._count for slot in slots})
+            for holder, slots in holders.items()
+            if holder != step
+        }
         users = Counter(place for places in held.values() for place in places)
         by_use = sorted(range(self._count), key=lambda place: (users[place], place))
         held[step] = sorted(by_use[:wanted])

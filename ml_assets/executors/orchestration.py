@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
@@ -13,11 +13,14 @@ from dagster._core.events import EngineEventData  # noqa: TID251 payload of engi
 from dagster._core.execution.context.system import (  # noqa: TID251 the executor interface's own type
     PlanOrchestrationContext,
 )
+from dagster._core.execution.plan.objects import (  # noqa: TID251 payload of failures, and whose fault one is
+    ErrorSource,
+    StepFailureData,
+)
 from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the executor interface's own type
 from dagster._utils import get_run_crash_explanation
 from dagster_shared.error import SerializableErrorInfo
 
-from ml_assets.executors.core_budget import CoreBudget, pool_of
 from ml_assets.executors.demands import Demands
 from ml_assets.executors.event_tail import EventTail
 from ml_assets.executors.gpus import MachineGpus
@@ -25,6 +28,8 @@ from ml_assets.executors.memory_kills import MemoryKills, killed, started_again
 from ml_assets.executors.pod_steps import PodSteps
 from ml_assets.executors.preload import WarmState, native_pool_threads, threads_lost_by_fork
 from ml_assets.executors.step_process import StepCommand, StepProcess
+from ml_assets.executors.weighted_pools import PoolTooSmallError
+from ml_assets.executors.worker_budget import WorkerBudget, pool_of
 
 _TICK_SECONDS = 0.1
 """How long the run process sleeps at most before it looks for signals, retries and freed pool slots."""
@@ -55,7 +60,7 @@ class Orchestration:
     executor: Executor
     context: PlanOrchestrationContext
     plan: ExecutionPlan
-    active: CoreBudget
+    active: WorkerBudget
     warm: WarmState
     demands: Demands
     processes: dict[str, StepProcess]
@@ -145,7 +150,7 @@ class Orchestration:
         return run is not None and run.status == DagsterRunStatus.STARTED
 
     def _start_steps(self) -> Iterator[DagsterEvent]:
-        while step := self.active.next_step():
+        while step := (yield from self._next_step()):
             if self.pods is not None and self.demands.wants_pod(step):
                 self.pods.start(step, memory_mib=self.demands.raised_memory(step))
                 continue
@@ -177,6 +182,20 @@ class Orchestration:
         yield from self.active.concurrency_event_iterator(self.context)
         yield from self._tell_of_memory()
 
+    def _next_step(self) -> Generator[DagsterEvent, None, Any]:
+        """Return a step that may start, or None; fail those that never could."""
+        while True:
+            try:
+                return self.active.next_step()
+            except PoolTooSmallError as error:
+                step = self.active.get_step_by_key(error.step_key)
+                info = SerializableErrorInfo(message=str(error), stack=[], cls_name="PoolTooSmallError")
+                data = StepFailureData(error=info, user_failure_data=None, error_source=ErrorSource.FRAMEWORK_ERROR)
+                event = DagsterEvent.step_failure_event(self.context.for_step(step), data)
+                self.active.take(step.key)
+                self.active.handle_event(event)
+                yield event
+
     def _tell_of_memory(self) -> Iterator[DagsterEvent]:
         """Say once why steps wait though cores are idle."""
         waiting = None if self.told_of_memory else self.active.waits_for_memory()
@@ -207,6 +226,7 @@ class Orchestration:
         )
 
     def _wait(self) -> None:
+        self.memory_kills.forget()
         if self.processes:
             wait([item for process in self.processes.values() for item in process.waitables], _TICK_SECONDS)
         elif not self.active.is_complete:  # a retry or a pool slot is awaited
@@ -252,9 +272,11 @@ class Orchestration:
 
     def _start_over(self, step: Any, memory_mib: int) -> Iterator[DagsterEvent]:
         """Have a step start again with more memory, when that is free or in a pod."""
-        message = started_again(step.key, self.demands.of(step), memory_mib)
-        yield DagsterEvent.engine_event(self.context.for_step(step), message, EngineEventData())
+        before = self.demands.of(step)
         self.demands.raise_memory(step, memory_mib)
+        share = None if self.demands.wants_pod(step) else self.demands.share(step).memory_mib
+        message = started_again(step.key, before, memory_mib, share)
+        yield DagsterEvent.engine_event(self.context.for_step(step), message, EngineEventData())
         self.active.start_over(step.key)
 
     def _fail_or_retry(self, process: StepProcess, error: SerializableErrorInfo) -> Iterator[DagsterEvent]:

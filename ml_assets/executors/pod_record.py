@@ -13,8 +13,8 @@ from dagster._core.execution.context.system import (  # noqa: TID251 the executo
 from dagster._core.execution.plan.objects import ErrorSource, StepFailureData  # noqa: TID251 payload of failures
 from dagster_shared.error import SerializableErrorInfo
 
-from ml_assets.executors.core_budget import CoreBudget
 from ml_assets.executors.pods import PodLaunch, PodLook, StepDemand
+from ml_assets.executors.worker_budget import WorkerBudget
 
 _JOB, _NUMBER, _FREE, _MEMORY = "Kubernetes Job name", "start", "free_starts", "memory_mib"
 
@@ -53,6 +53,10 @@ class Wait:
         self.seconds[spent_as.queued] += now - (self.since if self.counted is None else self.counted)
         self.last, self.counted = look, now
         return look
+
+    def next_turn(self) -> "Wait":
+        """Return the waiting for a pod after that for its Job: from now on, with what was waited so far."""
+        return Wait(seconds=self.seconds, told=self.told)
 
     def is_news(self, look: PodLook, notice_seconds: float) -> bool:
         """Return whether a reason is to be told: each once, and after the first one only those that last."""
@@ -134,7 +138,7 @@ class StepLog:
 
     executor: Executor
     context: PlanOrchestrationContext
-    active: CoreBudget
+    active: WorkerBudget
 
     def tell(self, pod: Pod, message: str) -> None:
         """Tell what happens to a step."""

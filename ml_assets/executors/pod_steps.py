@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,9 +14,9 @@ from dagster._core.execution.plan.objects import ErrorSource  # noqa: TID251 who
 from dagster._core.executor.step_delegating import StepHandlerContext  # noqa: TID251 what step handlers are given
 from dagster._grpc.types import ExecuteStepArgs
 
+from ml_assets.errors import MlAssetsError
 from ml_assets.executors import pod_words as words
 from ml_assets.executors.cluster_line import ClusterLine
-from ml_assets.executors.core_budget import CoreBudget
 from ml_assets.executors.event_tail import EventTail
 from ml_assets.executors.pod_record import Pod, StepLog, Wait, launch_of, metadata_of
 from ml_assets.executors.pods import (
@@ -32,6 +31,7 @@ from ml_assets.executors.pods import (
     WorkerSize,
     demand_of,
 )
+from ml_assets.executors.worker_budget import WorkerBudget
 
 _LINGER_SECONDS = 60.0
 """How long a pod may go on after its step has ended, as to store its output."""
@@ -59,7 +59,7 @@ class PodSteps:
 
     executor: Executor
     context: PlanOrchestrationContext
-    active: CoreBudget
+    active: WorkerBudget
     worker: WorkerSize
     open_cluster: Callable[[], PodRunner]
     rules: PodRules
@@ -133,8 +133,7 @@ class PodSteps:
         asked: set[str] = set()
         left = {pod.launch.job for pod in running}
         while left and time.monotonic() < deadline:
-            with suppress(PodRefusedError):
-                asked |= {job for job in left - asked if self.line.remove(job, insist=True)}
+            asked |= {job for job in left - asked if self.line.remove(job, insist=True)}
             left -= self._gone(left)
             if left:
                 time.sleep(min(0.5, self.rules.look_seconds))
@@ -156,14 +155,11 @@ class PodSteps:
             if left:
                 time.sleep(min(0.5, self.rules.look_seconds))
         for job in left:
-            with suppress(PodRefusedError):
-                self.line.remove(job)
+            self.line.remove(job)
 
     def _gone(self, jobs: set[str]) -> set[str]:
-        with suppress(PodRefusedError):
-            looks = self.line.look(sorted(jobs), insist=True) or {}
-            return {job for job, look in looks.items() if look.phase in _OVER}
-        return set()
+        looks = self.line.look(sorted(jobs), insist=True) or {}
+        return {job for job, look in looks.items() if look.phase in _OVER}
 
     # --- starting
 
@@ -180,24 +176,36 @@ class PodSteps:
         )
         self._create(pod)
 
-    def _create(self, pod: Pod, *, adopted: bool = False) -> None:
+    def _create(self, pod: Pod, *, adopted: bool = False) -> bool:
+        """Create the Job of a start; return whether another one may be tried now."""
         launch = replace(pod.launch, keep_seconds=self.rules.keep_seconds)
         try:
             there = self.line.ask(lambda cluster: cluster.start(self._handler_context(pod), launch, pod.demand))
-        except PodRefusedError as error:
-            if error.for_now:
-                self.log.fail(pod, str(error))
-            else:  # the next try would be refused for the same reason
-                self.log.fail_for_good(pod, str(error), "PodRefused")
-            return
+        except MlAssetsError as error:
+            if isinstance(error, PodRefusedError) and error.for_now:
+                self._watch_waiting(pod, PodLook(phase=PodPhase.WAITING, message=str(error), queued=True))
+                return False
+            # the next try would be refused for the same reason
+            self.log.fail_for_good(pod, str(error), "PodRefused")
+            return True
         if there is None:
-            return
-        pod.created, pod.wait = True, Wait()
+            return False
+        pod.created, pod.wait = True, pod.wait.next_turn()
         if adopted:
             what = "goes on in its pod" if there else "had no pod yet: one is started now"
             self.log.tell(
                 pod, f"The run has a new worker. Step {pod.step.key} {what}, Kubernetes Job {pod.launch.job}."
             )
+        return True
+
+    def _create_those_that_wait(self) -> None:
+        """Try again to create Jobs, until one is refused: when a quota is used up, hundreds may wait."""
+        for key, pod in list(self.pods.items()):
+            if pod.created or pod.decided:
+                continue
+            if not self._create(pod):
+                self.pods[key] = self.pods.pop(key)  # another one may fit: it is the first one next time
+                return
 
     def _handler_context(self, pod: Pod) -> StepHandlerContext:
         context = self.context
@@ -240,9 +248,7 @@ class PodSteps:
             self.next_look = min(self.next_look, pod.done_since + min(1.0, self.rules.look_seconds))
 
     def _look(self) -> Iterator[DagsterEvent]:
-        for pod in list(self.pods.values()):
-            if not pod.created and not pod.decided:
-                self._create(pod)
+        self._create_those_that_wait()
         made = [pod for pod in self.pods.values() if pod.created]
         looks = self.line.look([pod.launch.job for pod in made]) if made else {}
         yield from self.line.news()

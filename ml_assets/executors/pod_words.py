@@ -34,7 +34,7 @@ def never_started(step: str, job: str, look: PodLook, limit: float) -> str:
     """Return what is said of a pod that the watchdog ended."""
     setting = "queue_seconds" if look.queued else "pending_seconds"
     return (
-        f"Step {step} did not start: {place(look, job)} waited longer than {span(limit)} and was removed. "
+        f"Step {step} did not start: {place(look, job)} waited longer than {span(limit)} and is given up. "
         f"The cluster says: {look.why or 'nothing'}. Expected a running pod. Remove the cause and execute the run "
         f"again from the failed step; the limit is `{setting}` of ML_ASSETS_PODS."
     )

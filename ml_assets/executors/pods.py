@@ -209,7 +209,10 @@ class PodRefusedError(MlAssetsError):
 
 
 class PodRunner(Protocol):
-    """The pods of one run's steps, in a cluster. Every method may raise ClusterAwayError and may be called again."""
+    """The pods of one run's steps, in a cluster.
+
+    Every method may be called again. Each may raise ClusterAwayError, and PodRefusedError where a right is missing.
+    """
 
     def job_name(self, step_key: str, number: int) -> str:
         """Return the name of the Job of a step's start."""
@@ -220,6 +223,7 @@ class PodRunner(Protocol):
 
         Raises:
             PodRefusedError: If the cluster does not take it.
+            MlAssetsError: If it cannot be made, as when nothing says which image its pod has.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The default limit of Dagster's pools, given so that PostgreSQL takes it, and the tables that pools are kept in."""
+"""Limits of Dagster's pools, given so that PostgreSQL takes them, and the tables that pools are kept in."""
 
 from contextlib import suppress
 from typing import Any
@@ -36,12 +36,31 @@ def give_default_limit(storage: Any, pool: str, limit: int) -> None:
         pool: Name of the pool.
         limit: How many slots it gets.
     """
+    _give_limit(storage, pool, limit, by_default=True)
+
+
+def give_first_limit(storage: Any, pool: str, limit: int) -> None:
+    """Give a pool a limit of its own, unless somebody gave it one.
+
+    Dagster's way to do it fails while no pool has a limit and slots of one that had are left: those that steps hold,
+    and on PostgreSQL some that stay for ever, when a step ends at the moment in which the limit is deleted.
+
+    Args:
+        storage: The instance's event log storage.
+        pool: Name of the pool.
+        limit: How many slots it gets.
+    """
+    _give_limit(storage, pool, limit, by_default=False)
+
+
+def _give_limit(storage: Any, pool: str, limit: int, *, by_default: bool) -> None:
     limits = tables().ConcurrencyLimitsTable
     of_default = (limits.c.concurrency_key == pool) & limits.c.using_default_limit
-    row = {"concurrency_key": pool, "limit": limit, "using_default_limit": True}
+    given = {"limit": limit, "using_default_limit": by_default}
+    row = {"concurrency_key": pool, **given}
     with suppress(integrity_error()), storage.index_transaction() as connection:
         # The update comes first: it locks the row, and in SQLite the database.
-        if not connection.execute(limits.update().where(of_default).values(limit=limit)).rowcount:
+        if not connection.execute(limits.update().where(of_default).values(**given)).rowcount:
             connection.execute(limits.insert().values([row]))
         storage._allocate_concurrency_slots(connection, pool, limit)  # noqa: SLF001 the slots of the same transaction
 
@@ -52,6 +71,7 @@ def refresh_default_limits(instance: DagsterInstance) -> None:
     default = instance.global_op_concurrency_default_limit
     if default is None or not storage.supports_global_concurrency_limits:
         return
-    for pool in storage.get_pool_limits():
-        if pool.from_default and pool.limit != default:
-            give_default_limit(storage, pool.name, default)
+    with suppress(integrity_error()):  # no pool has a limit, and slots of one that had are left
+        for pool in storage.get_pool_limits():
+            if pool.from_default and pool.limit != default:
+                give_default_limit(storage, pool.name, default)

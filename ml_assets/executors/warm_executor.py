@@ -40,7 +40,6 @@ from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the 
 from dagster._core.execution.retries import RetryMode, get_retries_config  # noqa: TID251 config of executors
 from dagster._core.execution.tags import get_tag_concurrency_limits_config  # noqa: TID251 config of executors
 
-from ml_assets.executors.core_budget import CoreBudget
 from ml_assets.executors.demands import Demands, Share
 from ml_assets.executors.event_tail import EventTail
 from ml_assets.executors.gpus import MachineGpus, require_gpus
@@ -51,6 +50,7 @@ from ml_assets.executors.pods import PodRules, PodRunnerFactory, WorkerSize
 from ml_assets.executors.preload import WarmState, warm_up
 from ml_assets.executors.step_process import StepProcess
 from ml_assets.executors.weighted_pools import WeightedPools
+from ml_assets.executors.worker_budget import WorkerBudget
 from ml_assets.executors.worker_size import available_cores, available_memory_mib
 
 _RULES = PodRules()
@@ -210,7 +210,7 @@ class WarmExecutor(Executor):
                 tags_of=lambda key: execution_plan.get_step_by_key(key).tags,
                 gpus=here,
             ) as claims,
-            CoreBudget(
+            WorkerBudget(
                 execution_plan,
                 demands=demands,
                 busy=lambda: {key: p.share for key, p in processes.items()} | dict.fromkeys(in_pods, Share()),
@@ -231,7 +231,9 @@ class WarmExecutor(Executor):
                 gpus=None if here is None else MachineGpus(ids=self._gpus, held=claims.devices),
             ).events()
 
-    def _pods(self, context: PlanOrchestrationContext, active: CoreBudget, in_pods: dict[str, Any]) -> PodSteps | None:
+    def _pods(
+        self, context: PlanOrchestrationContext, active: WorkerBudget, in_pods: dict[str, Any]
+    ) -> PodSteps | None:
         open_cluster = self._open_cluster
         if open_cluster is None:
             return None

@@ -9,7 +9,6 @@ Dagster's own claim commits after each statement, and steps that claim at the sa
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +21,8 @@ from dagster._time import get_current_datetime
 
 from ml_assets.compute import GPUS_POOL, MODELS_POOL, gpus_asked, gpus_granted
 from ml_assets.errors import MlAssetsError
-from ml_assets.executors.gpu_devices import GpuDevices
-from ml_assets.executors.pool_limits import give_default_limit, integrity_error, tables
+from ml_assets.executors.gpu_devices import GpuDevices, Holder
+from ml_assets.executors.pool_limits import give_default_limit, give_first_limit, integrity_error, tables
 
 LOOK_SECONDS = 1.0
 """Time between two looks of a step that waits; a GPU that is free is worth a short one."""
@@ -36,6 +35,18 @@ FORGET_SECONDS = 5.0
 
 _MOST_PRIORITY = 2**31 - 1
 """PostgreSQL keeps priorities in 32 bits."""
+
+
+class PoolTooSmallError(MlAssetsError):
+    """A step asks for more slots than its pool has, so it would wait for ever."""
+
+    def __init__(self, step_key: str, asked: int, limit: int) -> None:
+        self.step_key = step_key
+        super().__init__(
+            f"Step {step_key} asks for {asked} GPUs; the pool {GPUS_POOL!r} has {limit} in all, so it would wait for "
+            "ever. Ask for fewer in the pipeline's `compute`, or raise the pool's limit in the UI (Deployment, "
+            "Concurrency)."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +104,8 @@ class WeightedPools(InstanceConcurrencyContext):
         """Return whether a step has its slots now; ask again if not.
 
         Raises:
-            MlAssetsError: If a step asks for more GPUs than the pool will ever have.
+            PoolTooSmallError: If a step asks for more GPUs than the pool has. A pool of none is one that somebody
+                closed for a while: there it waits.
         """
         if not self._bounds_steps():
             return True
@@ -109,7 +121,7 @@ class WeightedPools(InstanceConcurrencyContext):
         self._asked[step_key] = time.monotonic()
         priority = min(max(self._run_priority + step_priority, -_MOST_PRIORITY), _MOST_PRIORITY)
         claim = _Claim(pool=pool, run_id=self._run_id, step_key=step_key, weight=max(asked, 1), priority=priority)
-        return self._claim_slots(claim, limit)
+        return self._claim_slots(claim)
 
     def pending_claim_steps(self) -> list[str]:
         """Return the steps that wait for slots; one that could not start anyhow stops holding back the others."""
@@ -134,6 +146,12 @@ class WeightedPools(InstanceConcurrencyContext):
         """Return how long a caller may sleep before it asks again, in seconds."""
         return min(LOOK_SECONDS, 0.1) if self._pending_claims else 0.0
 
+    def _sync_pools(self) -> None:
+        try:
+            super()._sync_pools()
+        except integrity_error():
+            self._pools = {}  # Dagster fails so when none has a limit and slots of one that had are left
+
     def _bounds_steps(self) -> bool:
         granularity = self._pool_config.pool_granularity
         return self._storage.supports_global_concurrency_limits and granularity != PoolGranularity.RUN
@@ -149,8 +167,7 @@ class WeightedPools(InstanceConcurrencyContext):
             return self._default_limit(pool)
         if self._gpus is None:
             return None
-        with suppress(integrity_error()):  # another run gives it the same limit at this moment
-            self._storage.set_concurrency_slots(GPUS_POOL, self._gpus)
+        give_first_limit(self._storage, GPUS_POOL, self._gpus)
         self._sync_pools()
         return self._gpus
 
@@ -166,17 +183,10 @@ class WeightedPools(InstanceConcurrencyContext):
             info = self.get_pool_info(pool)
         return None if info is None else info.limit
 
-    def _claim_slots(self, claim: _Claim, limit: int) -> bool:
+    def _claim_slots(self, claim: _Claim) -> bool:
         step_key = claim.step_key
         if step_key in self._pending_claims and time.monotonic() < self._looks[step_key]:
             return False
-        if claim.pool == GPUS_POOL and claim.weight > limit:
-            self._storage.free_concurrency_slot_for_step(self._run_id, step_key)
-            raise MlAssetsError(
-                f"Step {step_key} asks for {claim.weight} GPUs; the pool {GPUS_POOL!r} has {limit} in all, so it would "
-                "wait for ever. Ask for fewer in the pipeline's `compute`, or raise the pool's limit in the UI "
-                "(Deployment, Concurrency)."
-            )
         if _take(self._storage, claim, self._devices if claim.pool == GPUS_POOL else None):
             self._pending_claims.discard(step_key)
             self._misses.pop(step_key, None)
@@ -185,6 +195,10 @@ class WeightedPools(InstanceConcurrencyContext):
         self._pending_claims.add(step_key)
         self._looks[step_key] = self._pending_timeouts[step_key] = time.monotonic() + self._pause(claim)
         self._sync_pools()
+        info = self.get_pool_info(claim.pool)
+        if claim.pool == GPUS_POOL and info is not None and 0 < info.limit < claim.weight:
+            self.forget(step_key)
+            raise PoolTooSmallError(step_key, claim.weight, info.limit)
         return False
 
     def _pause(self, claim: _Claim) -> float:
@@ -202,7 +216,10 @@ def _take(storage: Any, claim: _Claim, devices: GpuDevices | None) -> bool:
         in_pool = connection.execute(
             slots.select().where(slots.c.concurrency_key == claim.pool).order_by(slots.c.id)
         ).fetchall()
-        holders = {(row.run_id, row.step_key) for row in in_pool if row.run_id is not None}
+        holders = dict[Holder, list[int]]()
+        for place, row in enumerate(in_pool):
+            if row.run_id is not None:
+                holders.setdefault((row.run_id, row.step_key), []).append(place)
         if mine in holders:
             return True
         queue = [row for row in _queue(connection, claim) if (row.run_id, row.step_key) not in holders]

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_assets.arrow import compute_functions
-from ml_assets.bootstrap import block_codes
+from ml_assets.blocks import block_codes
+from ml_assets.calibration import rate_with_error
 from ml_assets.errors import EvaluationError
 from ml_assets.metrics import LABEL_THRESHOLD, Floats, Task
-from ml_assets.slices import MAX_VALUES, MIN_ROWS, N_BINS, rate_with_error, slice_groups
+from ml_assets.slices import MAX_VALUES, MIN_ROWS, N_BINS, slice_groups
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,10 +25,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ml_assets.bootstrap import block_codes
+from ml_assets.blocks import block_codes
 from ml_assets.errors import EvaluationError
 from ml_assets.experiments.sample_ratio import require_share
-from ml_assets.metrics import Floats, Task, sum_terms, validated
+from ml_assets.metric_values import sum_terms
+from ml_assets.metrics import Floats, Task, validated
 
 StopOutcome = Literal["challenger_better", "champion_better", "go_on"]
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_assets.bootstrap import blocks_of_days
+from ml_assets.blocks import blocks_of_days
 from ml_assets.errors import EvaluationError
-from ml_assets.metrics import METRICS, Floats, Task, value_of_sums
+from ml_assets.metric_values import value_of_sums
+from ml_assets.metrics import METRICS, Floats, Task
 from ml_assets.quality.calibrator import class_chances, expected_error, extrapolated
 from ml_assets.quality.day_error import DayEstimate, added, day_codes, day_estimate, jackknife_influence
 from ml_assets.quality.expected_metrics import ExpectedMetrics

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_assets.metrics import RANK_METRICS, Floats, sum_terms, value_of_sums
+from ml_assets.metric_values import RANK_METRICS, sum_terms, value_of_sums
+from ml_assets.metrics import Floats
 
 
 class ExpectedMetrics:

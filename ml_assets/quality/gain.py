@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_assets.bootstrap import MAX_JACKKNIFE_BLOCKS, block_bootstrap, blocks_of_days
+from ml_assets.blocks import blocks_of_days
+from ml_assets.bootstrap import MAX_JACKKNIFE_BLOCKS, block_bootstrap
 from ml_assets.errors import EvaluationError
 from ml_assets.metrics import METRICS, Floats, Task
 from ml_assets.quality.day_error import DayEstimate, day_estimate, jackknife_influence

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_assets.errors import EvaluationError
-from ml_assets.metrics import METRICS, Floats, Task, compute
+from ml_assets.metric_values import compute
+from ml_assets.metrics import METRICS, Floats, Task
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_assets.metrics import METRICS, Task
-from ml_assets.plots import (
+from ml_assets.plot_style import (
     BAND,
     COLOURS,
     FIGURE_BYTES,

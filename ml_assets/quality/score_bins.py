@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_assets.bootstrap import blocks_of_days
+from ml_assets.blocks import blocks_of_days
 from ml_assets.errors import EvaluationError
 from ml_assets.metrics import Floats
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ml_assets.arrow import compute_functions
 from ml_assets.digest import document_digest
 from ml_assets.errors import EvaluationError, RegistryError, RegistryUnavailableError
-from ml_assets.evaluation import EvaluationReport, evaluate
+from ml_assets.evaluation import evaluate
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.gates import Judgement, judge_report, select_thresholds, thresholds_version, to_verdicts
 from ml_assets.interfaces import Decision, Verdict
 from ml_assets.periods import split_partition

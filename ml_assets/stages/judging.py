@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ml_assets.challenge import ChallengeResult, ChallengeRules, challenge
+from ml_assets.challenge import challenge
+from ml_assets.challenge_result import ChallengeResult, ChallengeRules
 from ml_assets.errors import PolicyError
 from ml_assets.interfaces import DecisionOutcome, EffectivePolicy, ServingLimits, ServingReport
 from ml_assets.material import MaterialTest, material_tests, needs_approval

@@ -16,7 +16,7 @@ from ml_assets.stages.execution import execution, execution_facts
 from ml_assets.stages.fingerprints import fingerprint
 from ml_assets.stages.fitting import Fitting, fit_for
 from ml_assets.stages.rows import Rows, load_rows
-from ml_assets.stages.search import RECORD, help_search, search_variant, tuned
+from ml_assets.stages.search import RECORD, Searched, help_search, search_variant, tuned
 from ml_assets.stages.step import StageResult, Step
 from ml_assets.training import predict, prepare, trusted_types
 
@@ -38,7 +38,8 @@ def run_variant(step: Step, variant: str) -> StageResult:
     scores = predict(model, held_out.frame, task=step.spec.label.task)
     metrics = validation_metrics(step, held_out, scores, model)
     inputs = (*train.inputs, *held_out.inputs)
-    logged = _log(step, model, declared, train, inputs, name, metrics, run_id=searched.run_id)
+    run_id = _open_run(step, name, searched)
+    logged = _log(step, model, declared, train, inputs, name, metrics, run_id=run_id)
     document = {
         "variant": variant,
         "run_id": logged.run_id,
@@ -152,6 +153,14 @@ def _tags(step: Step) -> dict[str, str]:
         "code_version": step.pipeline.features.digest,
         "training_set_version": step.upstream[f"{'/'.join(step.asset('training_set'))} [{step.partition}]"],
     }
+
+
+def _open_run(step: Step, name: str, searched: Searched) -> str:
+    """Return the tracker's run of a search, or a new one if another run of the stage, which did the same, ended it."""
+    if not searched.run_id:
+        return ""
+    tags = _tags(step) | {"search_study": searched.document["search"]["study"]}
+    return step.services.model_registry.start_run("/".join(step.path), name, tags=tags, continues=searched.run_id)
 
 
 def _log(

@@ -12,7 +12,7 @@ from typing import Any
 from ml_assets.approvals.standing import Standing, standing, with_launchers
 from ml_assets.digest import document_digest
 from ml_assets.errors import GateClosedError, RegistryError, RegistryUnavailableError, StoreError
-from ml_assets.evaluation import EvaluationReport
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.gates import APPROVAL, Judgement, judge_report, to_verdicts
 from ml_assets.interfaces import Decision, LedgerView, LoggedModel, ModelVersion, ServingReport
 from ml_assets.stages.aliases import sync_aliases

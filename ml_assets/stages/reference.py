@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ml_assets.digest import document_digest
 from ml_assets.errors import EvaluationError, StoreError
-from ml_assets.evaluation import EvaluationReport
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.interfaces import Decision
 from ml_assets.metrics import Floats, validated
 from ml_assets.profiles.profile import Profile

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_assets.errors import MlAssetsError, StoreError
-from ml_assets.evaluation import EvaluationReport
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.gates import judge_report
 from ml_assets.interfaces import Decision, DecisionOutcome, EffectivePolicy, ServingReport
 from ml_assets.spec import PipelineSpec

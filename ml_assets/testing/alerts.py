@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from ml_assets.alert_rows import checked_alert, unknown_alert
-from ml_assets.inbox_rules import storable_text
 from ml_assets.interfaces import Alert, RaisedAlert
 from ml_assets.testing.alerts_suite import AlertsSuite, alert
+from ml_assets.texts import storable_text
 
 __all__ = ["AlertsSuite", "FakeAlerts", "alert"]
 

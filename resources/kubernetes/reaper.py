@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from dagster import DagsterInstance
 
-from ml_assets.errors import MlAssetsError
+from ml_assets.errors import LeftoverError, MlAssetsError
 from ml_assets.executors.pods import ClusterAwayError, PodRefusedError
 from resources.kubernetes.access import Cluster, ClusterAccess, open_client
 from resources.kubernetes.pod_looks import Object
@@ -49,7 +49,7 @@ class Reaped:
         return f"{self.namespace}/{self.job} of step {self.step} (run {self.run_id}): {self.why}"
 
 
-class ReapError(MlAssetsError):
+class ReapError(LeftoverError):
     """Not all could be removed that should be; `reaped` is what was, and the message tells both."""
 
     def __init__(self, problems: Sequence[str], reaped: Sequence[Reaped]) -> None:

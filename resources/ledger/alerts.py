@@ -3,29 +3,15 @@
 from datetime import datetime
 
 from ml_assets.alert_rows import checked_alert, unknown_alert
-from ml_assets.inbox_rules import storable_text
 from ml_assets.interfaces.alerts import Alert, RaisedAlert
-from resources.ledger.database import WAIT_SECONDS, Database
+from ml_assets.texts import storable_text
+from resources.ledger.database import SqlStore
 
 _LOCK = "alerts"
 
 
-class SqlAlerts:
-    """An `AlertStore` beside the ledger. May be used from many threads, and in forked processes.
-
-    Args:
-        url: As a `SqlLedger`'s; the database is not touched here.
-        wait_seconds: How long a write waits for the write before it.
-
-    Raises:
-        LedgerError: If the URL has another form; by every method, if the database refuses.
-    """
-
-    def __init__(self, url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
-        self._database = Database(url, wait_seconds)
-
-    def __repr__(self) -> str:
-        return f"SqlAlerts({self._database.shown!r})"
+class SqlAlerts(SqlStore):
+    """An `AlertStore` beside the ledger; made and shared as every `SqlStore`."""
 
     def raise_once(self, alert: Alert, *, now: datetime) -> bool:
         """Keep an alert to be sent; whether it is new.
@@ -76,7 +62,3 @@ class SqlAlerts:
             from resources.ledger.alert_statements import read_recent
 
             return read_recent(connection, limit)
-
-    def close(self) -> None:
-        """Close this process's idle connections; a later call opens new ones."""
-        self._database.close()

@@ -55,3 +55,27 @@ class Database:
         """Close this process's idle connections; a later call opens new ones."""
         for transactions in self._opened.values():
             transactions.close()
+
+
+class SqlStore:
+    """One of the stores in a ledger's database; a subclass adds what it reads and writes.
+
+    May be used from many threads, and in forked processes: each process has connections of its own.
+
+    Args:
+        url: `sqlite:///folder/ledger.db` or `postgresql://user:password@host:5432/database`; not touched here.
+        wait_seconds: How long a write waits for the write or exclusive transaction before it.
+
+    Raises:
+        LedgerError: If the URL has another form; by every method, if the database refuses.
+    """
+
+    def __init__(self, url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._database = Database(url, wait_seconds)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._database.shown!r})"
+
+    def close(self) -> None:
+        """Close this process's idle connections; a later call opens new ones."""
+        self._database.close()

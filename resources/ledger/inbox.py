@@ -15,31 +15,18 @@ from ml_assets.interfaces import (
     RetryPolicy,
 )
 from ml_assets.interfaces.inbox import LONGEST_BACKOFF
-from resources.ledger.database import WAIT_SECONDS, Database
+from resources.ledger.database import SqlStore
 
 _LOCK = "inbox"
 """Name of the lock that all writers of the inbox take on Postgres; no pipeline has a name without a slash."""
 
 
-class SqlInbox:
-    """An `Inbox` beside the ledger. May be used from many threads, and in forked processes.
+class SqlInbox(SqlStore):
+    """An `Inbox` beside the ledger; made and shared as every `SqlStore`.
 
     Writers follow each other: what one reads in its transaction stays true until that ends. Do not call one inside
     an exclusive transaction of the ledger: on SQLite it would wait for that to end.
-
-    Args:
-        url: As a `SqlLedger`'s; the database is not touched here.
-        wait_seconds: How long a write waits for the write before it.
-
-    Raises:
-        LedgerError: If the URL has another form; by every method, if the database refuses.
     """
-
-    def __init__(self, url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
-        self._database = Database(url, wait_seconds)
-
-    def __repr__(self) -> str:
-        return f"SqlInbox({self._database.shown!r})"
 
     def receive(
         self, events: Sequence[Event], *, dedup: timedelta, per_minute: int | None = None, now: datetime
@@ -198,10 +185,6 @@ class SqlInbox:
             from resources.ledger.inbox_reading import read_counter
 
             return str(read_counter(connection, "changes"))
-
-    def close(self) -> None:
-        """Close this process's idle connections; a later call opens new ones."""
-        self._database.close()
 
     def _step(self, action: str, number: int, step: Callable[[InboxEvent], InboxEvent]) -> InboxEvent:
         with self._database.writing(action, [_LOCK]) as connection:

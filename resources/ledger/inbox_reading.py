@@ -6,16 +6,9 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from ml_assets.inbox_rules import (
-    BATCH_STATES,
-    CLOCK_SKEW,
-    LIVE_STATES,
-    RATE_WINDOW,
-    EventIdentity,
-    KnownEvent,
-    is_storable,
-)
+from ml_assets.inbox_rules import BATCH_STATES, CLOCK_SKEW, LIVE_STATES, RATE_WINDOW, EventIdentity, KnownEvent
 from ml_assets.interfaces import Batch, Event, EventState, InboxEvent, PipelinePath
+from ml_assets.texts import is_storable
 from resources.ledger.tables import inbox_batches, inbox_counters, inbox_counts, inbox_events
 
 _AT_ONCE = 500

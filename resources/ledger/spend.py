@@ -4,27 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from ml_assets.interfaces.spend import Spend, StepCost
-from resources.ledger.database import WAIT_SECONDS, Database
+from resources.ledger.database import SqlStore
 
 _LOCK = "spend"
 
 
-class SqlSpend:
-    """A `SpendStore` beside the ledger. May be used from many threads, and in forked processes.
-
-    Args:
-        url: As a `SqlLedger`'s; the database is not touched here.
-        wait_seconds: How long a write waits for the write before it.
-
-    Raises:
-        LedgerError: If the URL has another form; by every method, if the database refuses.
-    """
-
-    def __init__(self, url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
-        self._database = Database(url, wait_seconds)
-
-    def __repr__(self) -> str:
-        return f"SqlSpend({self._database.shown!r})"
+class SqlSpend(SqlStore):
+    """A `SpendStore` beside the ledger; made and shared as every `SqlStore`."""
 
     def record(self, costs: Sequence[StepCost], *, now: datetime) -> int:
         """Keep costs that are not kept yet, and return how many that were; what was kept first stays."""
@@ -66,7 +52,3 @@ class SqlSpend:
             from resources.ledger.spend_statements import sum_of_runs
 
             return sum_of_runs(connection, run_ids)
-
-    def close(self) -> None:
-        """Close this process's idle connections; a later call opens new ones."""
-        self._database.close()

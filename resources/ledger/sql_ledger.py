@@ -28,27 +28,14 @@ from ml_assets.ledger_rows import (
     stream_name,
     verdict_row,
 )
-from resources.ledger.database import WAIT_SECONDS, Database
+from resources.ledger.database import SqlStore
 
 
-class SqlLedger:
+class SqlLedger(SqlStore):
     """The ledger in a SQL database. The schema is made or upgraded on first use, by one process at a time.
 
-    May be used from many threads, and in forked processes: each process has connections of its own.
-
-    Args:
-        url: `sqlite:///folder/ledger.db` or `postgresql://user:password@host:5432/database`.
-        wait_seconds: How long a write waits for the write or exclusive transaction before it.
-
-    Raises:
-        LedgerError: If the URL has another form. The database is not touched here.
+    Made and shared as every `SqlStore`.
     """
-
-    def __init__(self, url: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
-        self._database = Database(url, wait_seconds)
-
-    def __repr__(self) -> str:
-        return f"SqlLedger({self._database.shown!r})"
 
     def record_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Append all of them in one transaction.
@@ -203,10 +190,6 @@ class SqlLedger:
                     f"Nothing of the exclusive transaction of {name} was recorded, since one step of it failed: "
                     f"{view.failed}"
                 ) from view.failed
-
-    def close(self) -> None:
-        """Close this process's idle connections; a later call opens new ones."""
-        self._database.close()
 
     def _append(self, action: str, kind: Kind, rows: Sequence[Row]) -> None:
         if not rows:

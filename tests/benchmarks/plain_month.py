@@ -34,7 +34,8 @@ from mlflow.models import infer_signature  # noqa: TID253
 
 from ml_assets.bootstrap import block_bootstrap
 from ml_assets.comparison import decide
-from ml_assets.evaluation import EvaluationReport, evaluate
+from ml_assets.evaluation import evaluate
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.features.graph import FeatureGraph
 from ml_assets.features.joins import join_side_table
 from ml_assets.features.module import load_feature_module

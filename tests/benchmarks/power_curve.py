@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_assets.bootstrap import pair_wins
-from ml_assets.challenge import ChallengeRules, challenge
+from ml_assets.block_statistics import pair_wins
+from ml_assets.challenge import challenge
+from ml_assets.challenge_result import ChallengeRules
 
 DIFFERENCES = (-0.06, -0.04, -0.03, -0.025, -0.02, -0.015, -0.01, 0.0, 0.01, 0.02, 0.04)
 DAYS = (7, 14, 30, 60, 120)

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ml_assets.bootstrap import block_bootstrap
-from ml_assets.challenge import ChallengeOutcome, ChallengeRules, challenge
-from ml_assets.metrics import compute
+from ml_assets.challenge import challenge
+from ml_assets.challenge_result import ChallengeOutcome, ChallengeRules
+from ml_assets.metric_values import compute
 from ml_assets.spec import PipelineSpec
 from ml_assets.training import fit, predict
 from tests.benchmarks.ten_comparisons import flights_spec

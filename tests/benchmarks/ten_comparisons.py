@@ -18,7 +18,8 @@ import pandas as pd
 
 from deployments.flights.land import MONTHS, land
 from ml_assets.bootstrap import Interval
-from ml_assets.challenge import ChallengeResult, ChallengeRules, challenge
+from ml_assets.challenge import challenge
+from ml_assets.challenge_result import ChallengeResult, ChallengeRules
 from ml_assets.features.graph import FeatureGraph
 from ml_assets.features.joins import join_side_table
 from ml_assets.features.module import load_feature_module

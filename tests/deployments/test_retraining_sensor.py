@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -151,6 +152,18 @@ def test_a_cursor_of_another_form_only_costs_a_look() -> None:
     assert Cursor.of('{"a": 1}') == Cursor.of("[]") == Cursor.of(None) == Cursor()
     some = Cursor(mark="7", seen={"shop/returns": ("d1r2", 3.5)})
     assert Cursor.of(some.text) == some
+
+
+def test_each_worker_of_a_search_counts_with_its_cores() -> None:
+    def stats(step: str) -> Any:
+        return SimpleNamespace(step_key=f"shop__returns__{step}", start_time=0.0, end_time=3600.0)
+
+    steps = ["models__forest", "models__boosting.worker_1", "models__boosting.worker_2", "models__boosting.fit"]
+    instance: Any = SimpleNamespace(get_run_step_stats=lambda run_id: [stats(step) for step in steps])
+
+    runs = DagsterRuns(instance=instance, pipeline=PATH, cores={"shop__returns__models__boosting": 4})
+
+    assert runs._core_hours("r") == 1 + 3 * 4
 
 
 def history(shop: Shop) -> DagsterRuns:

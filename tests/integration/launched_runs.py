@@ -226,11 +226,13 @@ def launches(folder: Path, database: str | None = None, **options: Any) -> Itera
         opened.close()
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIME_LIMIT_SECONDS) -> None:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIME_LIMIT_SECONDS) -> Any:
+    """Return what the condition gives as soon as that is true."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, f"{what} did not come within {seconds} s"
         time.sleep(0.02)
+    return found
 
 
 def is_alive(pid: int) -> bool:

@@ -20,12 +20,12 @@ from ml_assets.arrivals import quarantine as quarantine_module
 from ml_assets.arrivals.known import usual_size
 from ml_assets.cli.validate import crossings
 from ml_assets.errors import SourceError
-from ml_assets.inbox_rules import visible_text
 from ml_assets.reading.pipeline_file import check_pipeline
 from ml_assets.sources import LandingZone, read_rows
 from ml_assets.spec import AutomationSpec, PipelineSpec
 from ml_assets.stages.source_file import write_source_file
 from ml_assets.stages.step import Services
+from ml_assets.texts import visible_text
 from tests.components.shop import FEATURES, orders, policy, services, shop
 
 PATH = ("shop", "returns")

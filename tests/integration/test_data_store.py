@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ml_assets.digest import document_digest, table_digest
 from ml_assets.errors import StoreError
-from ml_assets.testing.data_store import ABSENT, PROFILE, RAW, DataStoreSuite, small_table
+from ml_assets.testing.data_store_suite import ABSENT, PROFILE, RAW, DataStoreSuite, small_table
 from resources.atomic_files import STALE_SECONDS
 from resources.data_store import ParquetDataStore
 

@@ -1,27 +1,14 @@
 """Which GPU of the machine a step is given, on a real Dagster home whose pool is changed while steps run."""
 
-from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 
 import dagster as dg
-import pytest
 
 from ml_assets.compute import GPUS_POOL, GPUS_TAG
 from ml_assets.executors.weighted_pools import WeightedPools
 from tests.integration.conftest import ON_BOTH_STORAGES
 
 pytestmark = ON_BOTH_STORAGES
-
-
-@pytest.fixture
-def instance(dagster_home: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-        yield instance
-        storage = instance.event_log_storage
-        for run_id in storage.get_concurrency_run_ids():
-            storage.free_concurrency_slots_for_run(run_id)
-        storage.delete_concurrency_limit(GPUS_POOL)
 
 
 def _run(instance: dg.DagsterInstance) -> dg.DagsterRun:
@@ -89,6 +76,15 @@ def test_a_new_worker_of_a_run_finds_the_gpus_that_its_steps_hold(instance: dg.D
     with _pools(instance, run) as context:
         assert _claim(context, "b", "a") == [True, True]
         assert (context.devices("a"), context.devices("b")) == ((0,), (1,))
+
+
+def test_a_step_of_which_nothing_is_written_down_holds_the_gpus_of_its_slots(instance: dg.DagsterInstance) -> None:
+    with _pools(instance, _run(instance)) as earlier, _pools(instance, _run(instance), each=2) as context:
+        assert _claim(earlier, "a", "b") == [True, True]
+        earlier.free_step("a")
+        instance.run_storage.set_cursor_values({"ml_assets/gpu_devices": "[]"})  # as a claim of an earlier version
+        assert _claim(context, "c") == [True]
+        assert context.devices("c") == (0, 2)
 
 
 def test_a_pool_with_more_slots_than_there_are_gpus_shares_them_evenly(instance: dg.DagsterInstance) -> None:

@@ -1,7 +1,5 @@
 """A run that this machine has too few GPUs for is refused when it is submitted, from wherever that is."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
@@ -12,21 +10,6 @@ from dagster._core.run_coordinator import SubmitRunContext
 from ml_assets.compute import GPUS_POOL, op_tags
 from ml_assets.executors.gpus import MissingGpusError
 from ml_assets.interfaces import StepResources
-from resources.dagster_home import initialise_home
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("dagster") / "home"
-    initialise_home(home)
-    return home
-
-
-@pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
-        instance.event_log_storage.delete_concurrency_limit(GPUS_POOL)
 
 
 def submit(instance: dg.DagsterInstance, stage: str, resources: StepResources) -> dg.DagsterRun:

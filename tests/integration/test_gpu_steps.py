@@ -1,12 +1,8 @@
 """Steps that ask for GPUs, in real runs of the warm executor on a machine that is said to have some."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +14,9 @@ from ml_assets.executors.warm_executor import warm_executor
 from ml_assets.interfaces import StepResources
 from resources.abandoned_runs import end_abandoned_runs
 from tests.integration.conftest import ON_BOTH_STORAGES
+from tests.integration.executed_runs import RunWorker, execute, note, noted
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-MODULE = "tests.integration.test_gpu_steps"
 
 
 def job(directory: str, weights: list[int], gpus: list[str], options: dict[str, Any]) -> dg.JobDefinition:
@@ -53,55 +47,6 @@ def job(directory: str, weights: list[int], gpus: list[str], options: dict[str, 
     return definitions.resolve_job_def("job")
 
 
-def note(directory: str | Path, name: str, value: Any) -> None:
-    with Path(directory, f"{name}.jsonl").open("a") as file:
-        file.write(json.dumps(value) + "\n")
-
-
-def notes(directory: str | Path, name: str) -> list[Any]:
-    path = Path(directory, f"{name}.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@pytest.fixture
-def home(dagster_home: Path) -> Path:
-    return dagster_home
-
-
-@pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
-        instance.event_log_storage.delete_concurrency_limit(GPUS_POOL)
-
-
-@pytest.fixture
-def worker(home: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(weights: list[int], gpus: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        code = (
-            f"import dagster as dg, {MODULE} as tests\n"
-            f"with dg.DagsterInstance.from_config({str(home)!r}) as instance:\n"
-            f"    tests.execute(instance, {str(tmp_path)!r}, {weights!r}, {gpus!r}, {options!r})\n"
-        )
-        started.append(subprocess.Popen([sys.executable, "-c", code], cwd=ROOT))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def execute(
-    instance: dg.DagsterInstance, directory: str, weights: list[int], gpus: list[str], options: dict[str, Any]
-) -> dg.DagsterRun:
-    built = dg.build_reconstructable_job(MODULE, "job", (directory, weights, gpus, options), {}, str(ROOT))
-    with dg.execute_job(built, instance) as result:
-        return result.dagster_run
-
-
 def logged(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
     return [entry.user_message for entry in instance.all_logs(run.run_id)]
 
@@ -112,14 +57,14 @@ def claimed(instance: dg.DagsterInstance) -> int:
 
 @ON_BOTH_STORAGES
 def test_two_runs_share_the_gpus_and_no_gpu_has_two_steps(
-    instance: dg.DagsterInstance, worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+    instance: dg.DagsterInstance, run_worker: RunWorker, tmp_path: Path
 ) -> None:
     gpus = ["0", "1", "2", "3"]
-    runs = [worker([2, 2, 2], gpus), worker([3, 3], gpus)]
+    runs = [run_worker("job", str(tmp_path), weights, gpus, {}) for weights in ([2, 2, 2], [3, 3])]
 
     assert [process.wait(120) for process in runs] == [0, 0]
 
-    spans = notes(tmp_path, "spans")
+    spans = noted(tmp_path, "spans")
     assert sorted(weight for *_, weight in spans) == [2, 2, 2, 3, 3]
     for started, _, seen, weight in spans:
         assert len(seen.split(",")) == weight
@@ -131,11 +76,11 @@ def test_two_runs_share_the_gpus_and_no_gpu_has_two_steps(
 
 
 def test_steps_of_one_run_wait_for_each_other(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    run = execute(instance, str(tmp_path), [1, 1, 0], ["7"], {})
+    run = execute(__name__, instance, "job", str(tmp_path), [1, 1, 0], ["7"], {})
 
     assert run.is_success
     spans = {weight: [] for weight in (0, 1)}
-    for started, ended, seen, weight in notes(tmp_path, "spans"):
+    for started, ended, seen, weight in noted(tmp_path, "spans"):
         spans[weight].append((started, ended))
         assert seen == ("7" if weight else "")  # a step that asks for none sees none
     (first, second) = sorted(spans[1])
@@ -143,19 +88,35 @@ def test_steps_of_one_run_wait_for_each_other(instance: dg.DagsterInstance, tmp_
     assert claimed(instance) == 0
 
 
+def test_a_step_wider_than_the_pool_fails_and_the_others_of_its_run_go_on(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    instance.event_log_storage.set_concurrency_slots(GPUS_POOL, 1)
+    run = execute(__name__, instance, "job", str(tmp_path), [0, 2, 1], ["0", "1"], {})
+
+    assert not run.is_success
+    assert sorted(weight for *_, weight in noted(tmp_path, "spans")) == [0, 1]
+    (failure,) = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    event = failure.event_log_entry.get_dagster_event()
+    assert event.step_key == "step_1"
+    assert event.step_failure_data.error is not None
+    assert "step_1 asks for 2 GPUs; the pool 'gpus' has 1 in all" in event.step_failure_data.error.message
+    assert claimed(instance) == 0
+
+
 def test_with_too_few_gpus_a_step_runs_on_the_cpu_and_is_told_so(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    run = execute(instance, str(tmp_path), [2], ["0"], {})
+    run = execute(__name__, instance, "job", str(tmp_path), [2], ["0"], {})
 
     assert run.is_success
-    assert [seen for _, _, seen, _ in notes(tmp_path, "spans")] == [""]
+    assert [seen for _, _, seen, _ in noted(tmp_path, "spans")] == [""]
     (told,) = [text for text in logged(instance, run) if "asks for 2 GPUs" in text]
     assert told.startswith('Step "step_0" asks for 2 GPUs and this machine has 1 for steps: it runs on the CPU')
 
 
 def test_a_run_that_needs_gpus_is_refused_before_any_step_starts(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    run = execute(instance, str(tmp_path), [1, 0], [], {"required": True})
+    run = execute(__name__, instance, "job", str(tmp_path), [1, 0], [], {"required": True})
 
-    assert notes(tmp_path, "spans") == []
+    assert noted(tmp_path, "spans") == []
     assert run.status == dg.DagsterRunStatus.FAILURE
     entries = [entry.get_dagster_event() for entry in instance.all_logs(run.run_id) if entry.is_dagster_event]
     assert dg.DagsterEventType.STEP_WORKER_STARTING not in {event.event_type for event in entries}
@@ -165,19 +126,17 @@ def test_a_run_that_needs_gpus_is_refused_before_any_step_starts(instance: dg.Da
 
 
 def test_a_step_that_crashes_gives_its_gpus_back(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    run = execute(instance, str(tmp_path), [2], ["0", "1"], {"crashes": True})
+    run = execute(__name__, instance, "job", str(tmp_path), [2], ["0", "1"], {"crashes": True})
 
     assert run.status == dg.DagsterRunStatus.FAILURE
     assert claimed(instance) == 0
 
 
 @ON_BOTH_STORAGES
-def test_a_killed_run_gives_its_gpus_back(
-    instance: dg.DagsterInstance, worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
-) -> None:
-    process = worker([3], ["0", "1", "2"], holds=True)
+def test_a_killed_run_gives_its_gpus_back(instance: dg.DagsterInstance, run_worker: RunWorker, tmp_path: Path) -> None:
+    process = run_worker("job", str(tmp_path), [3], ["0", "1", "2"], {"holds": True})
     deadline = time.monotonic() + 60
-    while not notes(tmp_path, "held"):
+    while not noted(tmp_path, "held"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert claimed(instance) == 3
@@ -188,4 +147,4 @@ def test_a_killed_run_gives_its_gpus_back(
     assert end_abandoned_runs(instance) == [dead.run_id]
     assert claimed(instance) == 0
     (tmp_path / "held.jsonl").unlink()
-    assert execute(instance, str(tmp_path), [3], ["0", "1", "2"], {}).is_success
+    assert execute(__name__, instance, "job", str(tmp_path), [3], ["0", "1", "2"], {}).is_success

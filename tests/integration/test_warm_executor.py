@@ -1,6 +1,5 @@
 """The warm executor on real Dagster homes: what it has of the multiprocess executor, and what it adds."""
 
-import json
 import multiprocessing
 import os
 import re
@@ -9,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ from dagster import DagsterEventType as Type
 from ml_assets.compute import CORES_TAG
 from ml_assets.executors.warm_executor import warm_executor
 from resources.dagster_home import initialise_home
+from tests.integration.executed_runs import execute, note, noted
+from tests.integration.launched_runs import is_alive, wait_until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`"),  # beta in Dagster 1.13
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute"),  # inside Dagster's ConfigurableResource
 ]
-
-ROOT = Path(__file__).parents[2]
-MODULE = "tests.integration.test_warm_executor"
 
 
 # --- the jobs; a run process builds them by name, with the test's directory as argument
@@ -45,7 +44,7 @@ def _job(assets: list[Any], **options: Any) -> dg.JobDefinition:
 
 
 def chain(directory: str) -> dg.JobDefinition:
-    _note(directory, "built", os.getpid())
+    note(directory, "built", os.getpid())
 
     @dg.asset
     def first() -> int:
@@ -59,7 +58,7 @@ def chain(directory: str) -> dg.JobDefinition:
 
     @dg.asset
     def third(second: list[int]) -> list[int]:
-        _note(directory, "pids", [*second, os.getpid()])
+        note(directory, "pids", [*second, os.getpid()])
         return second
 
     return _job([first, second, third])
@@ -69,7 +68,7 @@ def meeting(directory: str) -> dg.JobDefinition:
     def partner(name: str, other: str) -> dg.AssetsDefinition:
         def body() -> None:
             Path(directory, name).touch()
-            _wait_for(Path(directory, other).exists, "the other step")
+            wait_until(Path(directory, other).exists, "the other step")
 
         return dg.asset(name=name)(body)
 
@@ -79,17 +78,17 @@ def meeting(directory: str) -> dg.JobDefinition:
 def raising(directory: str) -> dg.JobDefinition:
     @dg.asset
     def before() -> None:
-        _note(directory, "ran", "before")
+        note(directory, "ran", "before")
 
     @dg.asset(deps=[before])
     def broken() -> None:
-        _note(directory, "ran", "broken")
+        note(directory, "ran", "broken")
         if not Path(directory, "mended").exists():
             raise ValueError("the reason of this failure")
 
     @dg.asset(deps=[broken])
     def after() -> None:
-        _note(directory, "ran", "after")
+        note(directory, "ran", "after")
 
     return _job([before, broken, after])
 
@@ -97,13 +96,13 @@ def raising(directory: str) -> dg.JobDefinition:
 def killed(directory: str, retries: int) -> dg.JobDefinition:
     @dg.asset(retry_policy=dg.RetryPolicy(max_retries=retries) if retries else None)
     def victim() -> None:
-        _note(directory, "attempts", os.getpid())
-        if len(_notes(directory, "attempts")) == 1:
+        note(directory, "attempts", os.getpid())
+        if len(noted(directory, "attempts")) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
     @dg.asset(deps=[victim])
     def after() -> None:
-        _note(directory, "attempts", "after")
+        note(directory, "attempts", "after")
 
     return _job([victim, after])
 
@@ -111,7 +110,7 @@ def killed(directory: str, retries: int) -> dg.JobDefinition:
 def sleeping(directory: str) -> dg.JobDefinition:
     @dg.asset
     def sleeper() -> None:
-        _note(directory, "pid", os.getpid())
+        note(directory, "pid", os.getpid())
         time.sleep(120)
 
     return _job([sleeper])
@@ -122,7 +121,7 @@ def crowd(directory: str, cores: list[str], kind: str) -> dg.JobDefinition:
         def body() -> None:
             started = time.monotonic()
             time.sleep(0.3)
-            _note(directory, "spans", [started, time.monotonic(), int(n_cores)])
+            note(directory, "spans", [started, time.monotonic(), int(n_cores)])
 
         tags = {CORES_TAG: n_cores, **({"kind": "heavy"} if kind == "tag" else {})}
         return dg.asset(name=f"member_{i}", op_tags=tags, pool="gpu" if kind == "pool" else None)(body)
@@ -143,7 +142,7 @@ def threads(directory: str) -> dg.JobDefinition:
             in_programs = subprocess.run(
                 ["/usr/bin/env", "printenv", "OMP_NUM_THREADS"], capture_output=True, check=True
             )
-            _note(
+            note(
                 directory,
                 name,
                 {
@@ -165,7 +164,7 @@ def partitioned(directory: str) -> dg.JobDefinition:
 
     @dg.asset(partitions_def=months, backfill_policy=dg.BackfillPolicy.single_run())
     def data(context: dg.AssetExecutionContext) -> None:
-        _note(directory, "keys", list(context.partition_keys))
+        note(directory, "keys", list(context.partition_keys))
 
     return _job([data])
 
@@ -173,8 +172,8 @@ def partitioned(directory: str) -> dg.JobDefinition:
 def with_resource(directory: str) -> dg.JobDefinition:
     class Flaky(dg.ConfigurableResource):
         def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-            _note(directory, "setups", os.getpid())
-            if len(_notes(directory, "setups")) == 1:
+            note(directory, "setups", os.getpid())
+            if len(noted(directory, "setups")) == 1:
                 raise ConnectionError("not up yet")
 
     @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
@@ -202,41 +201,13 @@ def dynamic(directory: str) -> dg.JobDefinition:
 
     @dg.op
     def total(values: list[int]) -> None:
-        _note(directory, "total", sum(values))
+        note(directory, "total", sum(values))
 
     @dg.job(executor_def=warm_executor.configured({"max_concurrent": 2}))
     def fan_out() -> None:
         total(numbers().map(doubled).collect())
 
     return fan_out
-
-
-# --- reading and writing from several processes
-
-
-def _note(directory: str, name: str, value: Any) -> None:
-    with Path(directory, f"{name}.jsonl").open("a") as file:  # one short line: appends of several do not mix
-        file.write(json.dumps(value) + "\n")
-
-
-def _notes(directory: str | Path, name: str) -> list[Any]:
-    path = Path(directory, f"{name}.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-    return found
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 # --- running
@@ -250,25 +221,13 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
-
-
-@pytest.fixture
 def notes(tmp_path: Path) -> str:
     directory = tmp_path / "notes"
     directory.mkdir()
     return str(directory)
 
 
-def _reconstructable(name: str, *args: Any) -> Any:
-    return dg.build_reconstructable_job(MODULE, name, args, {}, str(ROOT))
-
-
-def _execute(instance: dg.DagsterInstance, name: str, *args: Any, **options: Any) -> dg.DagsterRun:
-    with dg.execute_job(_reconstructable(name, *args), instance, **options) as result:
-        return result.dagster_run
+_execute = partial(execute, __name__)
 
 
 def _events(instance: dg.DagsterInstance, run: dg.DagsterRun, *types: Type) -> list[dg.DagsterEvent]:
@@ -280,32 +239,13 @@ def _status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunSt
     return instance.get_run_by_id(run.run_id).status
 
 
-@pytest.fixture
-def run_worker(home: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(name: str, *args: Any) -> subprocess.Popen[bytes]:
-        code = (
-            f"import dagster as dg, {MODULE} as tests\n"
-            f"with dg.DagsterInstance.from_config({str(home)!r}) as instance:\n"
-            f"    tests._execute(instance, {name!r}, *{args!r})\n"
-        )
-        started.append(subprocess.Popen([sys.executable, "-c", code], cwd=ROOT))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
 class TestSteps:
     def test_each_step_has_a_process_and_none_loads_the_code_again(self, instance, notes):
         run = _execute(instance, "chain", notes)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        pids = _notes(notes, "pids")[0]
+        pids = noted(notes, "pids")[0]
         assert len({os.getpid(), *pids}) == 4
-        assert {os.getpid()} == set(_notes(notes, "built"))
+        assert {os.getpid()} == set(noted(notes, "built"))
 
     def test_the_events_are_those_of_the_multiprocess_executor(self, instance, notes):
         run = _execute(instance, "chain", notes)
@@ -346,7 +286,7 @@ class TestSteps:
     def test_dynamic_outputs(self, instance, notes):
         run = _execute(instance, "dynamic", notes)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        assert _notes(notes, "total") == [6]
+        assert noted(notes, "total") == [6]
 
     def test_one_run_of_several_partitions(self, instance, notes):
         tags = {
@@ -355,7 +295,7 @@ class TestSteps:
         }
         run = _execute(instance, "partitioned", notes, tags=tags)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        assert _notes(notes, "keys") == [["2013-01", "2013-02", "2013-03"]]
+        assert noted(notes, "keys") == [["2013-01", "2013-02", "2013-03"]]
         assert instance.get_materialized_partitions(dg.AssetKey("data")) == {"2013-01", "2013-02", "2013-03"}
 
 
@@ -363,7 +303,7 @@ class TestFailures:
     def test_a_step_that_raises_fails_the_run_and_holds_back_what_depends_on_it(self, instance, notes):
         run = _execute(instance, "raising", notes)
         assert _status(instance, run) == dg.DagsterRunStatus.FAILURE
-        assert _notes(notes, "ran") == ["before", "broken"]
+        assert noted(notes, "ran") == ["before", "broken"]
         (failure,) = _events(instance, run, Type.STEP_FAILURE)
         assert "the reason of this failure" in failure.step_failure_data.error.to_string()
 
@@ -373,12 +313,12 @@ class TestFailures:
         options = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
         run = _execute(instance, "raising", notes, reexecution_options=options)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        assert _notes(notes, "ran") == ["before", "broken", "broken", "after"]
+        assert noted(notes, "ran") == ["before", "broken", "broken", "after"]
 
     def test_a_killed_step_is_retried_under_its_policy(self, instance, notes):
         run = _execute(instance, "killed", notes, 1)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        assert len(_notes(notes, "attempts")) == 3
+        assert len(noted(notes, "attempts")) == 3
         (retry,) = _events(instance, run, Type.STEP_UP_FOR_RETRY)
         assert "terminated by signal 9 (SIGKILL)" in retry.step_retry_data.error.message
 
@@ -389,12 +329,12 @@ class TestFailures:
         assert failure.step_failure_data.error.message.startswith(
             "The process of step victim was terminated by signal 9 (SIGKILL)"
         )
-        assert len(_notes(notes, "attempts")) == 1
+        assert len(noted(notes, "attempts")) == 1
 
     def test_a_resource_that_fails_to_start_is_retried(self, instance, notes):
         run = _execute(instance, "with_resource", notes)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        in_steps = [pid for pid in _notes(notes, "setups") if pid != os.getpid()]  # a result sets up one too
+        in_steps = [pid for pid in noted(notes, "setups") if pid != os.getpid()]  # a result sets up one too
         assert len(set(in_steps)) == 2
 
     @pytest.mark.parametrize(
@@ -417,23 +357,23 @@ class TestFailures:
 class TestEnds:
     def test_cancelling_the_run_ends_the_step(self, instance, notes, run_worker):
         worker = run_worker("sleeping", notes)
-        (pid,) = _wait_for(lambda: _notes(notes, "pid"), "the step to start")
+        (pid,) = wait_until(lambda: noted(notes, "pid"), "the start of the step")
         (run,) = instance.get_runs()
         instance.report_run_canceling(run)
         worker.send_signal(signal.SIGTERM)
         worker.wait(30)
-        assert not _is_alive(pid)
+        assert not is_alive(pid)
         assert _status(instance, run) == dg.DagsterRunStatus.CANCELED
         (failure,) = _events(instance, run, Type.STEP_FAILURE)
         assert failure.step_failure_data.error_source.value == "INTERRUPT"
 
     def test_no_step_outlives_a_killed_run_process(self, notes, run_worker):
         worker = run_worker("sleeping", notes)
-        (pid,) = _wait_for(lambda: _notes(notes, "pid"), "the step to start")
-        assert _is_alive(pid)
+        (pid,) = wait_until(lambda: noted(notes, "pid"), "the start of the step")
+        assert is_alive(pid)
         worker.kill()
         worker.wait(30)
-        _wait_for(lambda: not _is_alive(pid), "the step to die", seconds=10)
+        wait_until(lambda: not is_alive(pid), "the end of the step", seconds=10)
 
 
 def _most_cores(spans: list[list[float]], limit: int) -> int:
@@ -446,14 +386,14 @@ class TestLimits:
         instance.event_log_storage.set_concurrency_slots("gpu", 1)
         run = _execute(instance, "crowd", notes, ["1", "1", "1"], kind)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        spans = _notes(notes, "spans")
+        spans = noted(notes, "spans")
         assert (len(spans), _most_cores(spans, 3)) == (3, 1)
         assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
 
     def test_running_steps_share_the_cores_and_a_wide_one_runs_alone(self, instance, notes):
         run = _execute(instance, "crowd", notes, ["1", "2", "1", "9", "1", "1", "1"], "plain")
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        spans = _notes(notes, "spans")
+        spans = noted(notes, "spans")
         assert (len(spans), _most_cores(spans, 3)) == (7, 3)
         (wide,) = [span for span in spans if span[2] == 9]
         others = [span for span in spans if span is not wide]
@@ -464,7 +404,7 @@ class TestLimits:
     def test_numeric_threads_follow_the_cores_of_the_step(self, instance, notes):
         run = _execute(instance, "threads", notes)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
-        seen = {name: _notes(notes, name)[0] for name in ("one", "two", "all")}
+        seen = {name: noted(notes, name)[0] for name in ("one", "two", "all")}
         for name, n_threads in (("one", 1), ("two", 2), ("all", 2)):
             assert set(seen[name]["pools"]) == {n_threads}
             assert (seen[name]["arrow"], seen[name]["variable"]) == (n_threads, str(n_threads))

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,13 @@ import pytest
 
 from ml_assets.compute import GPUS_POOL, GPUS_TAG, MODELS_POOL
 from ml_assets.errors import MlAssetsError
-from ml_assets.executors.pool_limits import give_default_limit, refresh_default_limits
+from ml_assets.executors.pool_limits import give_default_limit, refresh_default_limits, tables
 from ml_assets.executors.weighted_pools import FORGET_SECONDS, WeightedPools
 from tests.integration.conftest import ON_BOTH_STORAGES
 
 pytestmark = ON_BOTH_STORAGES
 
 FORK = multiprocessing.get_context("fork")
-
-
-@pytest.fixture
-def home(dagster_home: Path) -> Iterator[Path]:
-    yield dagster_home
-    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-        storage = instance.event_log_storage
-        for run_id in storage.get_concurrency_run_ids():
-            storage.free_concurrency_slots_for_run(run_id)
-        for pool in storage.get_concurrency_keys():
-            storage.delete_concurrency_limit(pool)
-
-
-@pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
 
 
 def run(instance: dg.DagsterInstance, priority: int = 0) -> dg.DagsterRun:
@@ -202,7 +185,57 @@ def test_a_step_wider_than_the_pool_is_an_error_and_holds_nobody_back(instance: 
     with pools(instance, {"wide": 4, "small": 1}, gpus=None) as context:
         with pytest.raises(MlAssetsError, match="wide asks for 4 GPUs; the pool 'gpus' has 2 in all"):
             context.claim(GPUS_POOL, "wide")
+        assert not context.has_pending_claims()
         assert context.claim(GPUS_POOL, "small")
+
+
+def test_a_pool_that_somebody_closed_has_steps_wait(instance: dg.DagsterInstance) -> None:
+    instance.event_log_storage.set_concurrency_slots(GPUS_POOL, 0)
+    with pools(instance, {"two": 2}) as context:
+        assert not context.claim(GPUS_POOL, "two")
+        instance.event_log_storage.set_concurrency_slots(GPUS_POOL, 2)
+        look_again(context)
+        assert context.claim(GPUS_POOL, "two")
+
+
+def test_steps_wait_for_those_that_run_when_the_limit_of_the_last_pool_is_deleted(
+    instance: dg.DagsterInstance,
+) -> None:
+    assert instance.event_log_storage.get_concurrency_keys() == set()
+    with pools(instance, {"two": 2}) as running, pools(instance, {"four": 4}) as context:
+        assert running.claim(GPUS_POOL, "two")
+        instance.event_log_storage.delete_concurrency_limit(GPUS_POOL)
+        assert not context.claim(GPUS_POOL, "four")
+        assert (claimed(instance), instance.event_log_storage.get_concurrency_info(GPUS_POOL).limit) == (2, 4)
+        running.free_step("two")
+        look_again(context)
+        assert context.claim(GPUS_POOL, "four")
+        assert claimed(instance) == 4
+
+
+@pytest.mark.parametrize("pool", [GPUS_POOL, MODELS_POOL])
+def test_a_slot_that_stayed_when_the_last_limit_was_deleted_keeps_nobody_waiting(
+    instance: dg.DagsterInstance, pool: str
+) -> None:
+    storage: Any = instance.event_log_storage
+    left = {"concurrency_key": pool, "run_id": None, "step_key": None, "deleted": True}
+    with storage.index_transaction() as connection:
+        connection.execute(tables().ConcurrencySlotsTable.insert().values([left]))
+    refresh_default_limits(instance)
+    with pools(instance, {"step": 1}) as context:
+        assert context.claim(pool, "step")
+        assert claimed(instance, pool) == 1
+
+
+def test_a_step_that_has_its_slots_keeps_them_when_the_pool_gets_smaller_than_it(instance: dg.DagsterInstance) -> None:
+    with pools(instance, {"two": 2}, gpus=None) as context:
+        instance.event_log_storage.set_concurrency_slots(GPUS_POOL, 2)
+        assert context.claim(GPUS_POOL, "two")
+        instance.event_log_storage.set_concurrency_slots(GPUS_POOL, 1)
+        again = WeightedPools(instance, _run_of(context, instance), tags_of=lambda _: {GPUS_TAG: "2"}, gpus=None)
+        assert again.claim(GPUS_POOL, "two")
+        again.free_step("two")
+        assert claimed(instance) == 0
 
 
 def test_other_pools_are_as_they_were(instance: dg.DagsterInstance) -> None:

@@ -12,6 +12,7 @@ import pytest
 from dagster import DagsterEventType as Type
 
 from ml_assets.compute import GPUS_TAG, K8S_TAG, MEMORY_TAG, OOM_MEMORY_TAG, TIME_LIMIT_TAG
+from ml_assets.errors import MlAssetsError
 from ml_assets.executors.pods import (
     ClusterAwayError,
     PodEnd,
@@ -207,18 +208,95 @@ def test_a_job_that_the_cluster_refuses_fails_its_step_in_the_clusters_words(exe
     assert [launch.job for launch in script.launches] == ["heavy-0"]
 
 
-def test_a_refusal_that_time_may_mend_is_tried_again_by_the_steps_retries(execute: Execute) -> None:
-    def refuse_once(launch: PodLaunch) -> bool:
-        if launch.number == 0:
-            raise PodRefusedError("The cluster refuses Kubernetes Job heavy-0: 403 exceeded quota", for_now=True)
+QUOTA = PodRefusedError("The cluster refuses Kubernetes Job heavy-0: 403 exceeded quota", for_now=True)
+
+
+def answers(*errors: Exception) -> Callable[[PodLaunch], bool]:
+    """Return what answers to a start with these errors, one each time, and takes the Job then."""
+    left = iter(errors)
+
+    def answer(_: PodLaunch) -> bool:
+        if error := next(left, None):
+            raise error
         return False
 
-    script = Script([replace(ENDED, end=PodEnd.COMPLETED)], refuse_once)
-    outcome = execute(script, retries=1)
-    (retry,) = outcome.of(Type.STEP_UP_FOR_RETRY)
-    assert "403 exceeded quota" in retry.step_retry_data.error.message
-    assert [launch.job for launch in script.launches] == ["heavy-0", "heavy-1"]
-    assert "without telling how the step ended" in outcome.failure
+    return answer
+
+
+def test_a_job_that_a_quota_refuses_for_now_waits_as_one_in_a_queue(execute: Execute) -> None:
+    script = Script([replace(ENDED, end=PodEnd.COMPLETED)], answers(QUOTA, QUOTA, QUOTA))
+    outcome = execute(script, retries=1, pending_seconds=0.0)
+    assert [launch.job for launch in script.launches] == [*["heavy-0"] * 4, "heavy-1"]
+    (retry,) = outcome.of(Type.STEP_UP_FOR_RETRY)  # of the pod, which ended without a word
+    assert "without telling how the step ended" in retry.step_retry_data.error.message
+    (told,) = [message for message in outcome.told if "waits for" in message]
+    assert "Job heavy-0 (no pod) waits for a place that others use now" in told
+    assert "403 exceeded quota" in told
+
+
+def test_a_quota_that_stays_used_up_is_given_up_and_uses_no_retry(execute: Execute) -> None:
+    outcome = execute(Script(on_start=answers(*[QUOTA] * 1000)), retries=2, queue_seconds=0.3, away_seconds=0.0)
+    assert "waited longer than 0 s and is given up. The cluster says: The cluster refuses" in outcome.failure
+    assert "`queue_seconds`" in outcome.failure
+    assert not outcome.of(Type.STEP_UP_FOR_RETRY)
+
+
+def test_a_refusal_is_an_answer_of_a_cluster_that_was_away(execute: Execute) -> None:
+    script = Script(
+        [replace(ENDED, end=PodEnd.CRASHED, exit_code=3)], answers(ClusterAwayError("timed out"), *[QUOTA] * 12)
+    )
+    outcome = execute(script, away_seconds=0.3)
+    assert "ended with exit code 3" in outcome.failure  # and not: the API has not answered
+    assert sum("answers again" in message for message in outcome.told) == 1
+
+
+def test_a_job_that_cannot_be_made_fails_its_step_and_not_the_run(execute: Execute) -> None:
+    outcome = execute(Script(on_start=answers(MlAssetsError("step heavy: nothing says which image"))), retries=1)
+    assert outcome.failure.startswith("step heavy: nothing says which image")
+    assert not outcome.of(Type.STEP_UP_FOR_RETRY)
+
+
+@dataclass
+class Forbidding(Script):
+    """A cluster that lets nobody look for so many times, or remove at all."""
+
+    looks: int = 0
+    removals: bool = True
+    asked: int = 0
+
+    def look(self, jobs: Sequence[str]) -> Mapping[str, PodLook]:
+        self.asked += 1
+        if self.asked <= self.looks:
+            raise PodRefusedError("The cluster refuses list_namespaced_job: 403 forbidden.")
+        return super().look(jobs)
+
+    def remove(self, job: str, *, at_once: bool = False) -> None:
+        super().remove(job, at_once=at_once)
+        if not self.removals:
+            raise PodRefusedError(f"The cluster refuses Kubernetes Job {job}: 403 forbidden.")
+
+
+def test_a_right_to_look_that_is_missing_for_a_moment_ends_nothing(execute: Execute) -> None:
+    outcome = execute(Forbidding([replace(ENDED, end=PodEnd.CRASHED, exit_code=3)], looks=3))
+    assert "ended with exit code 3" in outcome.failure
+    told = [message for message in outcome.told if "The cluster's API" in message]
+    assert len(told) == 2
+    assert "does not let the run look after its pods (The cluster refuses list_namespaced_job: 403" in told[0]
+    assert "answers again" in told[1]
+
+
+def test_a_right_to_look_that_stays_missing_fails_the_step_and_says_so(execute: Execute) -> None:
+    outcome = execute(Forbidding(looks=10**6), retries=1, away_seconds=0.3)
+    assert "has not let the run look after its pods for 0 s" in outcome.failure
+    assert "Give the service account of the run's worker its rights" in outcome.failure
+    assert not outcome.of(Type.STEP_UP_FOR_RETRY)
+
+
+def test_a_job_that_may_not_be_removed_does_not_end_the_run(execute: Execute) -> None:
+    waiting = PodLook(phase=PodPhase.WAITING, pod="pod-1", reason="Unschedulable", message="no such node")
+    outcome = execute(Forbidding([waiting], removals=False), pending_seconds=0.2)
+    assert "`pending_seconds`" in outcome.failure
+    assert sum("Kubernetes Job heavy-0 could not be removed" in message for message in outcome.told) == 1
 
 
 def test_a_job_is_to_stay_for_longer_than_the_cluster_may_be_out_of_sight(execute: Execute) -> None:
@@ -272,7 +350,7 @@ def test_each_kind_of_waiting_has_its_own_limit_and_is_told_once(execute: Execut
     waiting = PodLook(phase=PodPhase.WAITING, pod="pod-1", reason="Unschedulable", message="no such node")
     script = Script([waiting])
     outcome = execute(script, retries=2, pending_seconds=0.5, queue_seconds=60.0)
-    assert "waited longer than 0 s and was removed. The cluster says: Unschedulable: no such node" in outcome.failure
+    assert "waited longer than 0 s and is given up. The cluster says: Unschedulable: no such node" in outcome.failure
     assert sum("waits for its start" in message for message in outcome.told) == 1
     queue = execute(Script([replace(waiting, queued=True)]), pending_seconds=0.0, queue_seconds=0.5)
     assert "`queue_seconds`" in queue.failure

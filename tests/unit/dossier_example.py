@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml_assets.challenge import ChallengeRules, challenge
+from ml_assets.challenge import challenge
+from ml_assets.challenge_result import ChallengeRules
 from ml_assets.digest import document_digest
 from ml_assets.dossier import ChampionFacts, DossierFacts, SpecFacts
-from ml_assets.evaluation import EvaluationReport, evaluate
+from ml_assets.evaluation import evaluate
+from ml_assets.evaluation_report import EvaluationReport
 from ml_assets.interfaces import Decision, EffectivePolicy, Setting, Verdict
 
 PIPELINE = ("flights", "arrival_delay")

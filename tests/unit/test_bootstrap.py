@@ -4,9 +4,11 @@ import sklearn.metrics as sk  # noqa: TID253 - the reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_assets.bootstrap import IntervalMethod, block_bootstrap, draw_block_weights, pair_wins
+from ml_assets.block_statistics import pair_wins
+from ml_assets.bootstrap import IntervalMethod, block_bootstrap, draw_block_weights
 from ml_assets.errors import EvaluationError
-from ml_assets.metrics import METRICS, Ranking, compute
+from ml_assets.metric_values import Ranking, compute
+from ml_assets.metrics import METRICS
 
 CLASSES = ("blue", "green", "red")
 BINARY_METRICS = sorted(n for n, m in METRICS.items() if "binary" in m.tasks)

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_assets.bootstrap import block_bootstrap, blocks_of_days
-from ml_assets.challenge import ChallengeResult, ChallengeRules, challenge
+from ml_assets.blocks import blocks_of_days
+from ml_assets.bootstrap import block_bootstrap
+from ml_assets.challenge import challenge
+from ml_assets.challenge_result import ChallengeResult, ChallengeRules
 from ml_assets.errors import EvaluationError
 
 FIRST = np.datetime64("2013-03-01")

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from ml_assets.cli import cluster as cluster_commands
-from ml_assets.errors import MlAssetsError
+from ml_assets.errors import LeftoverError, MlAssetsError
 from ml_assets.executors.pods import ClusterAwayError, PodRefusedError
 from resources.kubernetes.access import Cluster, ClusterAccess, cluster_access, pod_rules
 from resources.kubernetes.reaper import reap
@@ -116,6 +116,10 @@ def test_a_reaper_that_goes_on_outlives_a_cluster_that_is_away(monkeypatch: pyte
     result = CliRunner().invoke(cluster_commands.cluster, ["reap", "--every", "0.01"])
     assert result.stdout.splitlines()[:2] == ["removed job-0 of step a", "removed job-1 of step b"]
     assert "The cluster's API does not answer\nAsked again in 0.01 s." in result.stderr
+    answers[:] = [LeftoverError("job-2 cannot be removed"), ["job-3 of step c"]]
+    result = CliRunner().invoke(cluster_commands.cluster, ["reap", "--every", "0.01"])
+    assert result.stdout.splitlines()[:1] == ["removed job-3 of step c"]
+    assert "job-2 cannot be removed\nAsked again" in result.stderr
     answers[:] = [MlAssetsError("No cluster is set")]
     result = CliRunner().invoke(cluster_commands.cluster, ["reap", "--every", "0.01"])
     assert isinstance(result.exception, MlAssetsError)  # at once

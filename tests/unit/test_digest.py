@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ml_assets.digest import canonical_json, canonical_table, document_digest, table_digest
 from ml_assets.errors import StoreError
 from ml_assets.store_paths import asset_path, check_data_version, partition_key, partition_path
-from ml_assets.testing.data_store import every_type, small_table
+from ml_assets.testing.data_store_suite import every_type, small_table
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 _VALUES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [

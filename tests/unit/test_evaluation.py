@@ -6,8 +6,9 @@ import pytest
 
 from ml_assets.bootstrap import block_bootstrap
 from ml_assets.errors import EvaluationError
-from ml_assets.evaluation import EvaluationReport, evaluate
-from ml_assets.metrics import compute
+from ml_assets.evaluation import evaluate
+from ml_assets.evaluation_report import EvaluationReport
+from ml_assets.metric_values import compute
 
 N = 800
 RNG = np.random.default_rng(9)

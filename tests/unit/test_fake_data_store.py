@@ -2,7 +2,8 @@
 
 import pytest
 
-from ml_assets.testing.data_store import DataStoreSuite, FakeDataStore
+from ml_assets.testing.data_store import FakeDataStore
+from ml_assets.testing.data_store_suite import DataStoreSuite
 
 
 class TestFakeDataStore(DataStoreSuite):

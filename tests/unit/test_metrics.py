@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_assets.errors import EvaluationError
-from ml_assets.metrics import METRICS, Ranking, compute, metric_for
+from ml_assets.metric_values import Ranking, compute
+from ml_assets.metrics import METRICS, metric_for
 
 RNG = np.random.default_rng(7)
 N = 400

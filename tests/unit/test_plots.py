@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from ml_assets.bootstrap import Interval
-from ml_assets.evaluation import EvaluationReport, evaluate
-from ml_assets.plots import _short, _words, figures, overview
+from ml_assets.evaluation import evaluate
+from ml_assets.evaluation_report import EvaluationReport
+from ml_assets.plot_style import in_words
+from ml_assets.plots import _short, figures, overview
 from ml_assets.slices import Slice
 
 N = 900
@@ -192,10 +194,10 @@ def interval(lower: float, estimate: float, upper: float) -> Interval:
 
 
 def test_numbers_have_as_many_digits_as_their_size_asks_for():
-    assert _words(interval(0.62, 0.649, 0.683)) == "0.649 [0.620, 0.683]"
-    assert _words(interval(-0.009, -0.0023, 0.0036), "+") == "−0.0023 [−0.0090, +0.0036]"
-    assert _words(interval(4306.21, 4595.84, 4899.33)) == "4595.8 [4306.2, 4899.3]"
-    assert _words(interval(0.0, 0.0, 0.0), "+") == "no difference"
+    assert in_words(interval(0.62, 0.649, 0.683)) == "0.649 [0.620, 0.683]"
+    assert in_words(interval(-0.009, -0.0023, 0.0036), "+") == "−0.0023 [−0.0090, +0.0036]"
+    assert in_words(interval(4306.21, 4595.84, 4899.33)) == "4595.8 [4306.2, 4899.3]"
+    assert in_words(interval(0.0, 0.0, 0.0), "+") == "no difference"
 
 
 @pytest.mark.parametrize(

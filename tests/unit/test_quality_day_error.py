@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
+from ml_assets.calibration import rate_with_error
 from ml_assets.quality.day_error import (
     DayEstimate,
     added,
@@ -16,7 +17,6 @@ from ml_assets.quality.day_error import (
     jackknife_influence,
     ratio_influence,
 )
-from ml_assets.slices import rate_with_error
 
 P_VALUES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_assets.metrics import METRICS, compute
+from ml_assets.metric_values import compute
+from ml_assets.metrics import METRICS
 from ml_assets.quality.calibrator import class_chances, expected_error, extrapolated
 from ml_assets.quality.estimate import estimate
 from ml_assets.quality.expected_metrics import ExpectedMetrics

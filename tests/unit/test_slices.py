@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_assets.bootstrap import block_bootstrap
+from ml_assets.calibration import calibration_table, rate_with_error
 from ml_assets.errors import EvaluationError
-from ml_assets.metrics import compute
-from ml_assets.slices import calibration_table, rate_with_error, slice_table
+from ml_assets.metric_values import compute
+from ml_assets.slices import slice_table
 
 N = 1200
 RNG = np.random.default_rng(5)

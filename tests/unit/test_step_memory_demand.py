@@ -8,7 +8,7 @@ import pytest
 
 from ml_assets.compute import CORES_TAG, MEMORY_TAG, OOM_MEMORY_TAG
 from ml_assets.executors.demands import Demands, Share
-from ml_assets.executors.memory_kills import MemoryKills, killed
+from ml_assets.executors.memory_kills import MemoryKills, killed, started_again
 from ml_assets.executors.pods import StepDemand, WorkerSize
 
 WORKER = WorkerSize(cores=4, memory_mib=4096)
@@ -99,6 +99,36 @@ def test_a_container_does_not_count_what_happens_on_its_machine(tmp_path: Path) 
     assert not kills.claim()
     _limited(tmp_path, 1)
     assert kills.claim()
+
+
+def test_a_kill_of_long_ago_explains_no_end(tmp_path: Path) -> None:
+    _machine(tmp_path, 3)
+    kills = MemoryKills(tmp_path, tmp_path / "vmstat")
+    _machine(tmp_path, 4)  # another program of the machine
+    for _ in range(3):  # a look is due, and another one after it
+        kills.forget()
+        kills._next_look = 0.0
+    _machine(tmp_path, 5)
+    kills.forget()  # it is new to this look, and the step's end may still be on its way
+    assert [kills.claim() for _ in range(2)] == [True, False]
+
+
+def test_looks_in_quick_succession_forget_nothing(tmp_path: Path) -> None:
+    _machine(tmp_path, 3)
+    kills = MemoryKills(tmp_path, tmp_path / "vmstat")
+    _machine(tmp_path, 4)
+    for _ in range(10):
+        kills.forget()
+    assert kills.claim()
+
+
+@pytest.mark.parametrize(("share_mib", "told"), [(4096, True), (8192, False), (None, False)])
+def test_a_step_that_starts_again_is_told_when_there_is_less_than_it_asks_for(
+    share_mib: int | None, told: bool
+) -> None:
+    said = started_again("fit", StepDemand(memory_mib=2048), 8192, share_mib)
+    assert "it asks for 2048 MiB. It starts again with 8192 MiB" in said
+    assert ("The worker has 4096 MiB: it gets all of that." in said) is told
 
 
 def test_without_a_count_nothing_is_known(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which ready step may start next, when the steps of a run share the cores and the memory of its worker."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
@@ -12,7 +13,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the 
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG  # noqa: TID251 how older code names a pool
 
 from ml_assets.executors.demands import Demands, Share
-from ml_assets.executors.weighted_pools import WeightedPools
+from ml_assets.executors.weighted_pools import PoolTooSmallError, WeightedPools
 
 
 def pool_of(step: Any) -> str | None:
@@ -20,8 +21,8 @@ def pool_of(step: Any) -> str | None:
     return step.pool or step.tags.get(GLOBAL_CONCURRENCY_TAG)
 
 
-class CoreBudget(ActiveExecution):
-    """Dagster's state machine of a run, in which steps become executable only while their cores and memory are free.
+class WorkerBudget(ActiveExecution):
+    """Dagster's state machine of a run, in which steps become executable only while their share of its worker is free.
 
     Ready steps are served in order (priority, then age). The first one that does not fit in what is free holds back
     those behind it, so that a large step is never starved by a stream of small ones. A step takes no more than there
@@ -50,7 +51,11 @@ class CoreBudget(ActiveExecution):
         super().__init__(plan, **options)
 
     def next_step(self) -> Any | None:
-        """Return a step (an ExecutionStep) whose cores, memory, pool slot and tag limits are free, or None."""
+        """Return a step (an ExecutionStep) whose cores, memory, pool slot and tag limits are free, or None.
+
+        Raises:
+            PoolTooSmallError: If a step asks for more than its pool has.
+        """
         steps = self.get_steps_to_execute(limit=1)
         return steps[0] if steps else None
 
@@ -77,8 +82,9 @@ class CoreBudget(ActiveExecution):
         """Know of the pool slot that an earlier worker of this run has claimed for a step, to free it when it ends."""
         step, claims = self.get_step_by_key(step_key), self._instance_concurrency_context
         pool = pool_of(step)
-        if pool is None or claims is None or claims.claim(pool, step_key):
-            return
+        with suppress(PoolTooSmallError):  # somebody lowered its limit: the step runs all the same
+            if pool is None or claims is None or claims.claim(pool, step_key):
+                return
         # Somebody freed it meanwhile. The step runs anyway; a claim that waits would keep the run from ending, and the
         # steps of other runs from starting.
         if isinstance(claims, WeightedPools):
@@ -136,10 +142,11 @@ class CoreBudget(ActiveExecution):
         free = self._free(busy)
         ready = sorted(self._executable, key=lambda key: self._sort_key_fn(self.get_step_by_key(key)))
         idle = [key for key in ready if key not in busy]
-        away = [key for key in idle if self._demands.wants_pod(self.get_step_by_key(key))]
+        away = {key for key in idle if self._demands.wants_pod(self.get_step_by_key(key))}
         here = (key for key in idle if key not in away)
-        self._executable = [*away, *takewhile(lambda key: self._share(key).fits(free), here)]
-        self._held = [key for key in ready if key not in self._executable]
+        executable = away | set(takewhile(lambda key: self._share(key).fits(free), here))
+        self._executable = [key for key in ready if key in executable]
+        self._held = [key for key in ready if key not in executable]
 
     def _free(self, busy: Mapping[str, Share]) -> Share:
         total = self._demands.total
