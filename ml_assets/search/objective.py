@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ml_assets.checkpoints import NoCheckpoint
 from ml_assets.errors import EvaluationError, TrainingPruned
 from ml_assets.interfaces import Checkpoint, CheckpointStore, Direction, Studies, StudyPlan, Trial, TrialResult
-from ml_assets.metrics import METRICS, compute
+from ml_assets.metric_values import compute
+from ml_assets.metrics import METRICS
 from ml_assets.search.folds import Fold
 from ml_assets.search.processes import Progress
 from ml_assets.search.watching import ToldCheckpoint, Watch, WatchedRounds
