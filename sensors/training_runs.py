@@ -21,7 +21,7 @@ class DagsterRuns:
     Attributes:
         instance: Where the runs are.
         pipeline: Whose runs they are.
-        cores: Step's stage and variant, such as "models/boosting" → cores that it may use; 1 for any other.
+        cores: Key of a stage's step, such as shop__returns__models__boosting → cores that it may use; 1 for any other.
     """
 
     instance: dg.DagsterInstance
@@ -58,5 +58,6 @@ class DagsterRuns:
         total = 0.0
         for step in self.instance.get_run_step_stats(run_id):
             if step.start_time is not None and step.end_time is not None:
-                total += (step.end_time - step.start_time) / 3600 * self.cores.get(step.step_key, 1)
+                stage = step.step_key.partition(".")[0]  # a search's workers are steps below their stage
+                total += (step.end_time - step.start_time) / 3600 * self.cores.get(stage, 1)
         return round(total, 6)

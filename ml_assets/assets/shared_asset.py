@@ -24,7 +24,7 @@ from ml_assets.compute import op_tags
 from ml_assets.errors import MlAssetsError
 from ml_assets.reading.pipeline_file import LoadedPipeline
 
-_OUTPUT, _WORKED = "result", "worked"
+_OUTPUT, _WORKED, _LAST = "result", "worked", "fit"
 
 
 def build_shared_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefinition:
@@ -38,7 +38,7 @@ def build_shared_asset(pipeline: LoadedPipeline, stage: Stage) -> dg.AssetsDefin
     @dg.graph(name=name, ins={each: dg.GraphIn() for each in inputs}, out={_OUTPUT: dg.GraphOut()})
     def steps(**upstream: Any) -> Any:
         worked = [worker.alias(f"worker_{number}")(**upstream) for number in range(1, stage.workers + 1)]
-        return last.alias(stage.path[-1])(**{_WORKED: worked})
+        return last.alias(_LAST)(**{_WORKED: worked})
 
     assets = dg.AssetsDefinition.from_graph(
         steps,

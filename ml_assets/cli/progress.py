@@ -95,7 +95,7 @@ class Engine:
             event = json.loads(line)
             if event["kind"] == "run":
                 run_id = event["run_id"]
-            elif event["kind"] == "step":
+            elif event["kind"] == "step" and not _is_worker(event["step"]):
                 self._progress.advance(task)
             elif event["kind"] == "end":
                 return self._ended(planned, task, run_id, event)
@@ -112,6 +112,12 @@ class Engine:
         return RunEnd(title=planned.title, run_id=run_id, succeeded=succeeded, failures=event["failures"])
 
 
+def _is_worker(step: str) -> bool:
+    """Return whether a step only helps with its asset, such as flights__arrival_delay__models__forest.worker_1."""
+    return step.rpartition(".")[2].startswith("worker_")
+
+
 def _stage(step: str) -> str:
     """Return the stage of a step's key, such as models/forest of flights__arrival_delay__models__forest."""
+    step = step.partition(".")[0]
     return "/".join(step.split("/")[2:] if "/" in step else step.split("__")[2:])

@@ -116,10 +116,14 @@ class TrialDesk(Protocol):
         """Return all trials, in order of number."""
         ...
 
-    def claim(self) -> Trial | None:
+    def claim(self, *, below: int | None = None) -> Trial | None:
         """Take the first running trial that nobody evaluates, and has no result; None when there is none now.
 
-        One whose claimant has gone counts as resumed: with its finished folds, and one fruitless resume more.
+        One whose claimant has gone counts as resumed: with its finished folds, and one fruitless resume more. One that
+        an earlier desk of this very process had claimed is taken without that.
+
+        Args:
+            below: Only a trial with a smaller number; any when absent.
         """
         ...
 
@@ -185,14 +189,15 @@ class Studies(Protocol):
     """Keeps studies, and computes what to try next from nothing but a plan, a number and the trials before it."""
 
     def lead(
-        self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], None] | None = None
+        self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], bool] | None = None
     ) -> AbstractContextManager[Study]:
         """Lead a study for the block, created when there is none; waits while another living process leads it.
 
         Args:
             plan: The study.
             meanwhile: Called again and again while another process leads, to evaluate trials of the study with it; it
-                returns when there is nothing to claim.
+                returns when there is nothing to claim, and whether there was. The longer there is nothing, the less
+                often it is called.
 
         Raises:
             StudyError: If the place of the studies cannot be used.

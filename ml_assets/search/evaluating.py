@@ -9,6 +9,7 @@ from multiprocessing.connection import wait
 
 from ml_assets.errors import LedgerError
 from ml_assets.interfaces import StudyPlan, Trial, TrialDesk, TrialResult
+from ml_assets.search.patience import Patience
 from ml_assets.search.processes import Progress, TrialProcess
 
 MAX_DEATHS = 3
@@ -55,6 +56,7 @@ class TrialPool:
         desk: Where they are claimed and handed in.
         search: How they are evaluated.
         known: Returns the trials that a trial may know of, by its number.
+        below: Trials from this number on are not claimed; None for all.
         taken: Trials by number, as far as this process knows them.
         waiting: Numbers of claimed trials that are to be started.
         resumed: How many it took over from processes that had gone.
@@ -63,10 +65,12 @@ class TrialPool:
     desk: TrialDesk
     search: Search
     known: Callable[[int], Sequence[Trial]]
+    below: int | None = None
     taken: dict[int, Trial] = field(default_factory=dict)
     waiting: deque[int] = field(default_factory=deque)
     resumed: int = 0
     _live: list[TrialProcess] = field(default_factory=list)
+    _patience: Patience = field(default_factory=Patience)
     _kept_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -83,7 +87,10 @@ class TrialPool:
         """Start trials while there is a free slot, first those that wait, then such as can be claimed."""
         while len(self._live) < self.search.slots and not any(self._is_alone(p.number) for p in self._live):
             if not self.waiting:
-                trial = self.desk.claim() if claims else None
+                trial = None
+                if claims:
+                    with self._patience.asking():
+                        trial = self.desk.claim(below=self.below)
                 if trial is None:
                     return
                 self.resumed += trial.resumes > 0

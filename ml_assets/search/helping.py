@@ -15,25 +15,23 @@ class Helper:
     Attributes:
         search: What is searched, as the leader has it.
         evaluated: How many trials it handed in.
-        was_asked: Whether another process led when this one came.
     """
 
     search: Search
     evaluated: int = 0
-    was_asked: bool = False
     _trials: list[Trial] = field(default_factory=list)
 
-    def __call__(self, desk: TrialDesk) -> None:
-        """Evaluate what can be claimed now, and return when there is nothing.
+    def __call__(self, desk: TrialDesk) -> bool:
+        """Evaluate what can be claimed now until there is nothing, and return whether there was.
 
         Raises:
             StudyLostError: If this process was silent for so long that others took over what it had claimed.
         """
-        self.was_asked = True
         self._trials = []  # the study may have begun anew
         pool = TrialPool(desk, self.search, lambda number: self._known(desk, number))
         try:
             pool.fill()
+            had_any = not pool.is_idle
             while not pool.is_idle:
                 for number, result in pool.turn().items():
                     desk.record(number, result)
@@ -41,9 +39,12 @@ class Helper:
                 pool.fill()
         finally:
             pool.end()
+        return had_any
 
     def _known(self, desk: TrialDesk, number: int) -> Sequence[Trial]:
-        """Return what a trial may know of: trials of earlier rounds do not change any more."""
+        """Return what a trial's pruner may know: trials of earlier rounds do not change any more."""
+        if self.search.plan.pruner == "none":
+            return ()  # nobody asks, and a long study takes its time to read
         begins = number - number % self.search.plan.parallel
         if len(self._trials) <= number or any(trial.state == "running" for trial in self._trials[:begins]):
             self._trials = desk.trials()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from ml_assets.errors import StudyError
 from ml_assets.interfaces import Studies, Study, Trial, TrialResult
 from ml_assets.search.evaluating import Search, TrialPool
+from ml_assets.search.patience import Patience
 from ml_assets.search.trials import best_of, known_to, propose
 
 ASK_SECONDS = 1.0
@@ -39,18 +40,19 @@ class Found:
     out_of_time: bool
 
 
-def forget_failure(study: Study, attempt: str) -> None:
+def forget_failure(study: Study, attempt: str, *, helped: bool = False) -> None:
     """Begin a study anew whose search failed in an earlier attempt: it may have been for lack of memory, or the like.
 
     Args:
         study: The study.
         attempt: What the processes have in common that search together.
+        helped: Whether this process evaluated trials of it, whoever's attempt that was.
 
     Raises:
-        StudyError: If it failed in this attempt: for one of its processes a failure is everybody's.
+        StudyError: If it failed in this attempt, or with this process's help: a failure is everybody's.
     """
     failed = study.facts().get(_FAILED)
-    if failed and failed["attempt"] == attempt:
+    if failed and (helped or failed["attempt"] == attempt):
         raise StudyError(failed["message"])
     if failed:
         study.restart()
@@ -83,7 +85,13 @@ class _Leader:
 
     def __post_init__(self) -> None:
         plan = self.search.plan
-        self.pool = TrialPool(self.study, self.search, lambda number: known_to(plan, number, self.trials))
+        # Fewer trials may be asked for than an earlier leader had begun.
+        self.pool = TrialPool(
+            self.study,
+            self.search,
+            lambda number: known_to(plan, number, self.trials),
+            below=self.search.trials,
+        )
 
     def run(self) -> Found:
         search, facts = self.search, self.study.facts()
@@ -100,7 +108,7 @@ class _Leader:
         if interrupted:
             spent = self._timed(interrupted, spent)
         while len(self.trials) < search.trials and not self._is_over(spent):
-            proposed = propose(self.studies, search.plan, self.trials, search.trials)
+            proposed = propose(self.studies, search.plan, self.trials, search.trials, self.pool.keep)
             self.study.add(proposed, claimed=search.slots)
             self.trials += proposed
             self.pool.put(proposed[: search.slots])
@@ -123,7 +131,7 @@ class _Leader:
         """Evaluate the running trials of a round, with whoever helps, and tell their results."""
         results = {trial.number: trial.result for trial in trials if trial.result is not None}
         open_numbers = {trial.number for trial in trials} - set(results)
-        asked_at = time.monotonic()
+        asked_at, patience = time.monotonic(), Patience()
         try:
             while open_numbers:
                 # Trials that this process has not claimed may be free, or others evaluate them.
@@ -138,10 +146,12 @@ class _Leader:
                         self.study.record(number, result)
                 if elsewhere and time.monotonic() - asked_at > ASK_SECONDS:
                     asked_at = time.monotonic()
-                    handed_in = {t.number: t for t in self.study.running() if t.number in open_numbers and t.result}
-                    self.trials = [handed_in.get(trial.number, trial) for trial in self.trials]
-                    results |= {number: trial.result for number, trial in handed_in.items() if trial.result}
-                    open_numbers -= set(handed_in)
+                    with patience.asking():
+                        running = self.study.running()
+                        handed_in = {t.number: t for t in running if t.number in open_numbers and t.result}
+                        self.trials = [handed_in.get(trial.number, trial) for trial in self.trials]
+                        results |= {number: trial.result for number, trial in handed_in.items() if trial.result}
+                        open_numbers -= set(handed_in)
         finally:
             self.pool.end()
         self._tell({number: results[number] for number in sorted(results)})

@@ -1,7 +1,7 @@
 """What follows from a study's trials alone: what each may know of others, what comes next, which is best."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,13 @@ def known_to(plan: StudyPlan, number: int, trials: Sequence[Trial]) -> list[Tria
     return [t if t.number < begins else replace(t, state="running", result=None) for t in trials[:number]]
 
 
-def propose(studies: Studies, plan: StudyPlan, trials: Sequence[Trial], count: int) -> list[Trial]:
+def propose(
+    studies: Studies,
+    plan: StudyPlan,
+    trials: Sequence[Trial],
+    count: int,
+    between: Callable[[], None] = lambda: None,
+) -> list[Trial]:
     """Return the trials that come next: the rest of a round, no further than `count` trials in all.
 
     Args:
@@ -27,11 +33,13 @@ def propose(studies: Studies, plan: StudyPlan, trials: Sequence[Trial], count: i
         plan: The study.
         trials: All there are, from number 0, told.
         count: How many there will be in the end; at most the points of a grid.
+        between: Called before each; suggestions after thousands of trials take seconds.
     """
     first = len(trials)
     end = min(first - first % plan.parallel + plan.parallel, count)
     proposed = list(trials)
     for number in range(first, end):
+        between()
         known = known_to(plan, number, proposed)
         params = _point(plan, number) if plan.sampler == "grid" else studies.suggest(plan, number, known)
         proposed.append(Trial(number=number, params=params))

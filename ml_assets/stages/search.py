@@ -87,7 +87,7 @@ def search_variant(step: Step, name: str, references: "pa.Table", train: Rows, t
     if variant.search is None:
         return Searched(variant=variant)
     searching = _Searching.begin(step, name, variant, variant.search, references, train)
-    found, run_id, here = searching.together(tags, fits=True)
+    found, run_id, here = searching.together(tags)
     plan, metric = searching.plan, searching.metric
     importance = step.services.studies.importance(plan, found.trials)
     document = search_document(plan, found, metric=metric, folds=searching.folds, importance=importance)
@@ -96,7 +96,7 @@ def search_variant(step: Step, name: str, references: "pa.Table", train: Rows, t
 
 
 def help_search(step: Step, name: str, references: "pa.Table", train: Rows, tags: Mapping[str, str]) -> str:
-    """Take part in a variant's search until it has ended, and return what this process did, in a sentence.
+    """Take part in a variant's search until it has ended, and return what came of it, in a sentence.
 
     Args:
         step: The step.
@@ -112,7 +112,7 @@ def help_search(step: Step, name: str, references: "pa.Table", train: Rows, tags
     variant = step.spec.variants[name]
     assert variant.search is not None  # noqa: S101 - a search without helpers has no such step
     searching = _Searching.begin(step, name, variant, variant.search, references, train)
-    found, *_ = searching.together(tags, fits=False)
+    found, *_ = searching.together(tags)
     return f"The search has ended, with {len(found.trials)} trials."
 
 
@@ -233,28 +233,26 @@ class _Searching:
             ),
         )
 
-    def together(self, tags: Mapping[str, str], *, fits: bool) -> tuple[Found, str, bool]:
+    def together(self, tags: Mapping[str, str]) -> tuple[Found, str, bool]:
         """Search with whoever searches the same, leading or helping, until it has ended.
 
         Args:
             tags: Of the run in the tracker.
-            fits: Whether this process goes on with the model.
 
         Returns:
             What was found, the id of the tracker's run, and whether other workers of this run had done it all.
         """
         for _ in range(MAX_LOST):
             with suppress(StudyLostError):  # it was silent for too long: whoever leads now goes on, and is helped
-                return self._once(tags, fits=fits)
-        return self._once(tags, fits=fits)
+                return self._once(tags)
+        return self._once(tags)
 
-    def _once(self, tags: Mapping[str, str], *, fits: bool) -> tuple[Found, str, bool]:
+    def _once(self, tags: Mapping[str, str]) -> tuple[Found, str, bool]:
         step, plan, studies = self.step, self.plan, self.step.services.studies
         helper = Helper(self.search)
         with studies.lead(plan, helper) as study:
-            if not helper.evaluated:
-                forget_failure(study, step.run_id)
-            runs = TrialRuns.begin(step, study, plan, self.name, self.metric, tags, apart=fits and helper.was_asked)
+            forget_failure(study, step.run_id, helped=helper.evaluated > 0)
+            runs = TrialRuns.begin(step, study, plan, self.name, self.metric, tags)
             search = replace(self.search, on_told=runs.told)
             try:
                 found = run_search(studies, study, search, attempt=step.run_id)

@@ -36,8 +36,6 @@ class TrialRuns:
         variant: str,
         metric: str,
         tags: Mapping[str, str],
-        *,
-        apart: bool = False,
     ) -> "TrialRuns":
         """Start a run for the stage, or go on with the one that an interrupted run of it left open.
 
@@ -48,15 +46,13 @@ class TrialRuns:
             variant: The variant's name.
             metric: What the trials' values are.
             tags: Of the run.
-            apart: Whether the run of a search that has come to its end is somebody else's, who fits the model now.
         """
         facts = study.facts()
-        continues = "" if apart and facts.get("recorded") else facts.get("run_id", "")
         run_id = step.services.model_registry.start_run(
             "/".join(step.path),
             f"{step.time} {variant}",
             tags={**tags, "search_study": plan.name},
-            continues=continues,
+            continues=facts.get("run_id", ""),
         )
         if run_id != facts.get("run_id"):
             study.note("run_id", run_id)

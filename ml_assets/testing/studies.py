@@ -54,9 +54,10 @@ class FakeStudy:
         """Return the trials that were not told."""
         return [trial for trial in self.trials() if trial.state == "running"]
 
-    def claim(self) -> Trial | None:
+    def claim(self, *, below: int | None = None) -> Trial | None:
         """Take a trial; what an earlier leader had taken is resumed."""
         free = [t for t in self.running() if t.result is None and t.number not in self.claimed]
+        free = [t for t in free if below is None or t.number < below]
         if not free:
             return None
         trial = free[0]
@@ -136,7 +137,7 @@ class FakeStudies:
         self.studies: dict[str, FakeStudy] = {}
 
     @contextmanager
-    def lead(self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], None] | None = None) -> Iterator[Study]:
+    def lead(self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], bool] | None = None) -> Iterator[Study]:
         """Lead a study; one that is led already would be waited for for ever, so that nothing comes `meanwhile`."""
         study = self.studies.setdefault(plan.name, FakeStudy(title=plan.title))
         if study.led:

@@ -79,6 +79,7 @@ class SqlDesk:
     def __init__(self, tables: StudyTables, plan: StudyPlan, holder: Holder) -> None:
         self._tables, self._plan, self._holder = tables, plan, holder
         self._ids: dict[int, int] = {}
+        self._mine: set[int] = set()
 
     def trials(self) -> list[Trial]:
         """Return all trials, in order of number."""
@@ -87,21 +88,31 @@ class SqlDesk:
         self._ids = {trial.number: trial._trial_id for trial in found}  # noqa: SLF001 - Optuna's storage wants it back
         return [trial_of(self._plan, trial) for trial in sorted(found, key=lambda trial: trial.number)]
 
-    def claim(self) -> Trial | None:
+    def claim(self, *, below: int | None = None) -> Trial | None:
         """Take the first running trial that nobody evaluates, and has no result."""
         with self._entering("Taking a trial") as tx:
-            for trial in tx.running():
-                record = trial.user_attrs.get(RECORD, {})
-                if "result" in record or tx.is_claimed(record):
-                    continue
-                if "claim" in record:  # whoever had it has gone
-                    record = record | {name: record.get(name, 0) + 1 for name in ("resumes", "fruitless")}
-                record = record | {"claim": self._holder.lead_id}
-                self._ids[trial.number] = trial._trial_id  # noqa: SLF001 - Optuna's storage wants it back
-                tx.put(self._ids[trial.number], record)
-                trial.user_attrs = trial.user_attrs | {RECORD: record}
-                return trial_of(self._plan, trial)
-        return None
+            free = (trial for trial in tx.running() if self._is_free(trial, tx))
+            trial = next((trial for trial in free if below is None or trial.number < below), None)
+            if trial is None:
+                return None
+            record = trial.user_attrs.get(RECORD, {})
+            if record.get("claim") not in (None, self._holder.lead_id):  # whoever had it has gone
+                record = record | {name: record.get(name, 0) + 1 for name in ("resumes", "fruitless")}
+            record = record | {"claim": self._holder.lead_id}
+            self._ids[trial.number] = trial._trial_id  # noqa: SLF001 - Optuna's storage wants it back
+            tx.put(self._ids[trial.number], record)
+            trial.user_attrs = trial.user_attrs | {RECORD: record}
+        self._mine.add(trial.number)
+        return trial_of(self._plan, trial)
+
+    def _is_free(self, trial: "FrozenTrial", tx: Open) -> bool:
+        record = trial.user_attrs.get(RECORD, {})
+        if "result" in record:
+            return False
+        if record.get("claim") == self._holder.lead_id:
+            # Claimed by a desk that lost another trial, or in a transaction of which no answer came: nobody has it.
+            return trial.number not in self._mine
+        return not tx.is_claimed(record)
 
     def fold(self, number: int, index: int, value: float) -> None:
         """Keep the metric of a claimed trial's finished fold."""
@@ -141,17 +152,23 @@ class SqlDesk:
     @contextmanager
     def _writing(self, action: str, number: int) -> Iterator[tuple[Open, dict[str, Any]]]:
         """Enter a transaction after making sure that a trial is still this process's."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        lost = StudyLostError(
+            f"{self._plan.title}: this process ({self._holder}) was silent for too long, and trial {number} is "
+            "not its own any more. Nothing is lost: another process goes on with it."
+        )
         with self._entering(action) as tx:
             try:
                 record = tx.record(self._ids[number])
             except KeyError:  # the study began anew
                 record = {}
             if record.get("claim") != self._holder.lead_id:
-                raise StudyLostError(
-                    f"{self._plan.title}: this process ({self._holder}) was silent for too long, and trial {number} is "
-                    "not its own any more. Nothing is lost: another process goes on with it."
-                )
-            yield tx, record
+                raise lost
+            try:
+                yield tx, record
+            except UpdateFinishedTrialError:  # a leader that was silent itself came back and had the result already
+                raise lost from None
 
     @contextmanager
     def _entering(self, action: str) -> Iterator[Open]:

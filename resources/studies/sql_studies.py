@@ -8,13 +8,17 @@ from typing import Any
 
 from ml_assets.errors import LedgerError, StudyLostError
 from ml_assets.interfaces import PrunedTrial, Study, StudyPlan, Trial, TrialDesk
+from ml_assets.search.patience import Patience
 from resources.studies import sampling
 from resources.studies.leases import Holder, is_free
 from resources.studies.sql_desk import LEASE, SqlDesk, now_of
 from resources.studies.sql_study import SqlStudy, create_study
 from resources.studies.tables import StudyTables
 
-_PAUSE_SECONDS = 0.5
+_PAUSES_SECONDS = 0.5, 5.0
+"""Shortest and longest time between two looks of a process that does not lead."""
+_PAUSE_SHARE = 0.1
+"""Of the time for which it has had nothing to do, how much passes until its next look."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,32 +39,22 @@ class SqlStudies:
         return f"SqlStudies({self._tables.shown!r})"
 
     @contextmanager
-    def lead(self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], None] | None = None) -> Iterator[Study]:
+    def lead(self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], bool] | None = None) -> Iterator[Study]:
         """Lead a study for the block, created when there is none; waits while another living process leads it.
 
         Args:
             plan: The study.
-            meanwhile: Called again and again while another process leads, to evaluate trials of the study with it.
+            meanwhile: Called again and again while another process leads; see `Studies`.
 
         Raises:
             StudyError: If Optuna's tables cannot be made, or are of another release.
         """
         holder = Holder.of_this_process()
-        desk: SqlDesk | None = None
-        try:
-            while (leader := self._take(plan, holder)) is not None:
-                if desk is None:
-                    what = "waiting for" if meanwhile is None else "helping"
-                    _log.warning("%s: %s %s, which leads the same search.", plan.title, what, leader)
-                    desk = SqlDesk(self._tables, plan, holder)
-                if meanwhile is not None:
-                    with suppress(StudyLostError):  # begun anew, or this process was silent: it asks again
-                        meanwhile(desk)
-                time.sleep(_PAUSE_SECONDS)
-        finally:
-            if desk is not None and meanwhile is not None:
-                with suppress(StudyLostError, LedgerError):  # a lease that cannot be given back ends by itself
-                    desk.leave()
+        leader = self._take(plan, holder)
+        if leader is not None:
+            what = "waiting for" if meanwhile is None else "helping"
+            _log.warning("%s: %s %s, which leads the same search.", plan.title, what, leader)
+            self._wait(plan, holder, meanwhile)
         study = SqlStudy(self._tables, plan, holder)
         try:
             yield study
@@ -79,6 +73,27 @@ class SqlStudies:
     def importance(self, plan: StudyPlan, trials: Sequence[Trial]) -> dict[str, float]:
         """Return each parameter's share in what decides the metric, largest first."""
         return sampling.importance(plan, trials)
+
+    def _wait(self, plan: StudyPlan, holder: Holder, meanwhile: Callable[[TrialDesk], bool] | None) -> None:
+        """Return when this process has the lead that another one had."""
+        desk, patience, idle_since = SqlDesk(self._tables, plan, holder), Patience(), time.monotonic()
+        leads = False
+        try:
+            while not leads:
+                if meanwhile is not None:
+                    try:
+                        had_any = meanwhile(desk)
+                    except StudyLostError:  # begun anew, or this process was silent
+                        had_any, desk = True, SqlDesk(self._tables, plan, holder)
+                    idle_since = time.monotonic() if had_any else idle_since
+                shortest, longest = _PAUSES_SECONDS
+                time.sleep(min(max(shortest, _PAUSE_SHARE * (time.monotonic() - idle_since)), longest))
+                with patience.asking():
+                    leads = self._take(plan, holder) is None
+        finally:
+            if meanwhile is not None:
+                with suppress(StudyLostError, LedgerError):  # a lease that cannot be given back ends by itself
+                    desk.leave()
 
     def _take(self, plan: StudyPlan, holder: Holder) -> Holder | None:
         """Take the lead, or return who has it."""

@@ -66,6 +66,7 @@ class SqlStudy(SqlDesk):
                 if place < claimed:
                     tx.put(trial_id, {"claim": self._holder.lead_id})
         self._ids |= ids
+        self._mine |= {trial.number for trial in trials[:claimed]}
 
     def running(self) -> list[Trial]:
         """Return the trials that were not told yet, in order of number."""
@@ -93,7 +94,7 @@ class SqlStudy(SqlDesk):
             tx.storage.delete_study(tx.study_id)
             study_id = create_study(tx.storage, self._plan)
             tx.storage.set_study_user_attr(study_id, LEASE, tx.attributes[LEASE])
-        self._ids = {}
+        self._ids, self._mine = {}, set()
 
     def leave(self) -> None:
         """Give the lead back."""

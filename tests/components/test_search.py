@@ -1,6 +1,7 @@
 """A variant with a search through the whole graph: what it stores, shows, records, and does not do twice."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import dagster as dg
 import pytest
 
 from ml_assets.errors import StudyLostError
+from ml_assets.search.helping import Helper
 from ml_assets.spec import ComputeSpec, PreprocessingSpec, SearchSpec, VariantSpec
+from ml_assets.stages import models, search
 from ml_assets.testing.model_registry import FakeModelRegistry
 from ml_assets.testing.studies import FakeStudy
 from tests.components.shop import Shop, services
@@ -146,7 +149,7 @@ def test_workers_search_before_the_stage_and_the_model_is_the_same(make_shop: Ma
     assert result.success
     name = "shop__returns__models__logistic"
     steps = [event.step_key for event in result.all_events if event.is_step_success]
-    assert steps == [f"{name}.worker_1", f"{name}.worker_2", f"{name}.logistic"]
+    assert steps == [f"{name}.worker_1", f"{name}.worker_2", f"{name}.fit"]
     stored = document(shared)
     assert stored["search"] == document(alone)["search"]
     assert stored["prediction_digest"] == document(alone)["prediction_digest"]
@@ -202,6 +205,47 @@ def test_workers_that_fail_tell_why_each(make_shop: MakeShop) -> None:
         assert "4 of its 4 trials failed" in (error.description or "")
     ((_, trials),) = registry(shop).trials.items()
     assert sorted(trials) == [0, 1, 2, 3]
+
+
+def test_a_worker_that_helped_with_a_search_that_failed_fails_and_records_nothing_again(
+    make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = prepared(make_shop, variants=searched({"estimator.C": {"float": [-2.0, -1.0]}}, trials=4))
+    assert not shop.run("models/logistic", partition=MONTH).success
+    monkeypatch.setattr(search, "Helper", partial(Helper, evaluated=1))  # as if it had been there
+
+    assert not shop.run("models/logistic", partition=MONTH).success
+
+    ((_, trials),) = registry(shop).trials.items()
+    assert sorted(trials) == [0, 1, 2]
+
+
+def test_two_runs_that_fit_the_same_search_at_once_have_a_run_in_the_tracker_each(
+    make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = prepared(make_shop, variants=searched(trials=2))
+    fit = models.fit_for
+
+    def fit_while_another_run_does(*args: Any) -> Any:
+        monkeypatch.setattr(models, "fit_for", fit)
+        assert shop.run("models/logistic", partition=MONTH).success
+        return fit(*args)
+
+    monkeypatch.setattr(models, "fit_for", fit_while_another_run_does)
+    assert shop.run("models/logistic", partition=MONTH).success
+
+    assert sorted(len(trials) for trials in registry(shop).trials.values()) == [0, 2]
+    assert registry(shop).started == {}
+    assert set(registry(shop).runs) == set(registry(shop).trials)
+
+
+@pytest.mark.parametrize("name", ["worker_1", "fit", "input", "training_set"])
+def test_a_variant_with_workers_may_have_any_name(make_shop: MakeShop, name: str) -> None:
+    made = make_shop(variants={name: two_workers()["logistic"]})
+
+    graph = dg.Definitions(made.definitions.assets, resources=dict(vars(made.world))).resolve_asset_graph()
+
+    assert graph.has(dg.AssetKey(["shop", "returns", "models", name]))
 
 
 def test_more_trials_extend_the_search(make_shop: MakeShop, tmp_path: Path) -> None:

@@ -154,6 +154,8 @@ def test_a_search_of_which_more_than_half_fails_fails_with_the_reasons_and_begin
                 run_search(studies, study, search, attempt=attempt)
             with pytest.raises(StudyError, match=expected):  # a second worker of the attempt fails with it
                 forget_failure(study, attempt)
+            with pytest.raises(StudyError, match=expected):  # so does one of another attempt that helped
+                forget_failure(study, "another", helped=True)
             with pytest.raises(StudyError, match=expected):
                 run_search(studies, study, search, attempt="one that came to help")
             assert len(study.trials()) == 4

@@ -6,21 +6,24 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ml_assets.errors import StudyLostError
+from ml_assets.errors import LedgerError, StudyLostError
 from ml_assets.interfaces import StudyPlan, Trial, TrialResult
 from ml_assets.search.evaluating import ALONE_AFTER, MAX_FRUITLESS, Search
 from ml_assets.search.helping import Helper
 from ml_assets.search.leading import run_search
 from ml_assets.search.processes import Progress
-from resources.studies import SqlStudies, leases
+from ml_assets.search.trials import propose
+from resources.studies import SqlStudies, leases, sql_desk
 from resources.studies.leases import Holder
 from resources.studies.sql_desk import SqlDesk
+from resources.studies.sql_study import SqlStudy
 from tests.integration.search_world import FORK, PARTS, Work, lead, parts_done, plan_named, shown
 from tests.integration.test_search_crash import folders, urls
 
@@ -39,6 +42,10 @@ def take_part(url: str, folder: Path, plan: StudyPlan, *, slots: int = 1, second
     with studies.lead(plan, helper) as study:
         run_search(studies, study, search)
     (folder / f"helped-{os.getpid()}").write_text(str(helper.evaluated))
+
+
+def at_once(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
+    return TrialResult(state="completed", value=float(trial.number))
 
 
 def begin(count: int, *args: Any, **kwargs: Any) -> list[Any]:
@@ -131,11 +138,7 @@ def test_a_worker_that_was_silent_for_too_long_hands_nothing_in(
 
 def test_a_leader_waits_for_what_others_evaluate_and_takes_over_when_they_have_gone(urls: list[str]) -> None:
     plan, studies = plan_named("gone", parallel=2), SqlStudies(urls[0])
-
-    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
-        return TrialResult(state="completed", value=float(trial.number))
-
-    search = Search(plan=plan, trials=4, slots=1, threads=1, time_limit=None, evaluate=evaluate)
+    search = Search(plan=plan, trials=4, slots=1, threads=1, time_limit=None, evaluate=at_once)
     helped: list[int] = []
 
     def helper() -> None:  # takes a trial of the first round, never hands it in, and goes after a second
@@ -154,6 +157,113 @@ def test_a_leader_waits_for_what_others_evaluate_and_takes_over_when_they_have_g
 
     assert [trial.resumes for trial in found.trials].count(1) == len(helped) == found.resumed == 1
     assert [trial.state for trial in found.trials] == ["completed"] * 4
+
+
+@pytest.mark.timeout(60)
+def test_a_helper_that_lost_one_of_its_trials_goes_on_with_the_others(
+    urls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, studies = plan_named("one of two", parallel=3), SqlStudies(urls[0])
+    hand_in, lost = SqlDesk.record, []
+
+    def record(desk: SqlDesk, number: int, result: TrialResult) -> None:
+        if type(desk) is SqlDesk and not lost:  # the leader is more than that
+            lost.append(number)
+            raise StudyLostError("it was silent for too long")
+        hand_in(desk, number, result)
+
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
+        time.sleep(0.5)
+        return TrialResult(state="completed", value=float(trial.number))
+
+    monkeypatch.setattr(SqlDesk, "record", record)
+    search = Search(plan=plan, trials=3, slots=2, threads=1, time_limit=None, evaluate=evaluate)
+
+    def help_and_lead() -> None:
+        with SqlStudies(urls[0]).lead(plan, Helper(search)) as study:
+            run_search(studies, study, search)
+
+    thread = threading.Thread(target=help_and_lead, daemon=True)
+    with studies.lead(plan) as study:
+        thread.start()
+        found = run_search(studies, study, replace(search, slots=1))
+    thread.join(20)
+
+    assert lost
+    assert not thread.is_alive()
+    assert [trial.state for trial in found.trials] == ["completed"] * 3
+
+
+def test_a_result_that_comes_after_the_leader_had_one_is_lost_and_says_so(
+    urls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, studies = plan_named("late"), SqlStudies(urls[0])
+    with studies.lead(plan) as study:
+        study.add([Trial(number=0, params={})], claimed=1)
+        late = SqlDesk(studies._tables, plan, Holder.of_this_process())
+        monkeypatch.setattr(sql_desk, "is_free", lambda *_: True)  # as if the leader had been silent
+        assert late.claim() is not None
+        monkeypatch.undo()
+        study.tell({0: TrialResult(state="completed", value=1.0)})
+        with pytest.raises(StudyLostError, match="trial 0 is not its own any more"):
+            late.record(0, TrialResult(state="completed", value=2.0))
+
+
+def test_fewer_trials_than_an_earlier_leader_had_begun(urls: list[str]) -> None:
+    plan, studies = plan_named("fewer", parallel=4), SqlStudies(urls[0])
+    with studies.lead(plan) as study:
+        study.add(propose(studies, plan, [], 4), claimed=4)  # whoever asked for them died
+    search = Search(plan=plan, trials=2, slots=4, threads=1, time_limit=None, evaluate=at_once)
+    with studies.lead(plan) as study:
+        fewer = run_search(studies, study, search)
+        assert [trial.resumes for trial in study.trials()] == [1, 1, 0, 0]
+    with studies.lead(plan) as study:
+        all_of_them = run_search(studies, study, replace(search, trials=4))
+
+    assert [trial.state for trial in fewer.trials] == ["completed"] * 2
+    assert [trial.state for trial in all_of_them.trials] == ["completed"] * 4
+    assert (all_of_them.kept, all_of_them.resumed) == (2, 2)
+
+
+@pytest.mark.parametrize("asked", ["claim", "running", "_take"])
+def test_a_database_that_is_away_while_workers_ask_ends_no_search(
+    urls: list[str], monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    plan, studies = plan_named("shared and away", parallel=3), SqlStudies(urls[0])
+    owner: Any = {"claim": SqlDesk, "running": SqlStudy, "_take": SqlStudies}[asked]
+    ask, away = getattr(owner, asked), []
+
+    def often_away(*args: Any, **kwargs: Any) -> Any:
+        answer = ask(*args, **kwargs)  # committed, but nobody hears of it
+        if threading.current_thread() is not threading.main_thread() or asked != "_take":
+            away.append(asked)
+            if len(away) % 3 == 2:
+                if asked == "claim" and answer is not None:
+                    args[0]._mine.discard(answer.number)  # it is kept after the commit
+                raise LedgerError("the server closed the connection")
+        return answer
+
+    def evaluate(trial: Trial, known: Sequence[Trial], progress: Progress) -> TrialResult:
+        time.sleep(0.4)
+        return TrialResult(state="completed", value=float(trial.number))
+
+    monkeypatch.setattr(owner, asked, often_away)
+    search = Search(plan=plan, trials=6, slots=1, threads=1, time_limit=None, evaluate=evaluate)
+    ends: list[int] = []
+
+    def help_and_lead() -> None:
+        with SqlStudies(urls[0]).lead(plan, Helper(search)) as study:
+            ends.append(len(run_search(studies, study, search).trials))
+
+    thread = threading.Thread(target=help_and_lead, daemon=True)
+    with studies.lead(plan) as study:
+        thread.start()
+        found = run_search(studies, study, search)
+    thread.join(30)
+
+    assert len(away) >= 2
+    assert ends == [6]
+    assert [trial.state for trial in found.trials] == ["completed"] * 6
 
 
 @pytest.mark.slow
