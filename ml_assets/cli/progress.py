@@ -114,7 +114,7 @@ class Engine:
 
 def _is_worker(step: str) -> bool:
     """Return whether a step only helps with its asset, such as flights__arrival_delay__models__forest.worker_1."""
-    return step.rpartition(".")[2].startswith("worker_")
+    return "." in step and step.rpartition(".")[2].startswith("worker_")
 
 
 def _stage(step: str) -> str:
