@@ -94,8 +94,8 @@ def test_workers_that_are_killed_and_replaced_change_nothing(urls: list[str], tm
     lead(urls[1], calm, plan, TRIALS)
     drawn = random.Random(seed)  # noqa: S311 - who and when, no secrets
 
-    workers = begin(3, urls[0], stormy, plan)
-    kills = sorted(drawn.sample(range(5, (TRIALS - 3) * PARTS), 5))
+    workers = begin(3, urls[0], stormy, plan, seconds=0.1)
+    kills = sorted(drawn.sample(range(5, TRIALS * PARTS // 2), 5))  # whoever is killed has work before it
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
     try:
         while kills:

@@ -85,6 +85,8 @@ class Site:
             assert found, (self.folder / f"worker-{len(self.workers) - 1}.log").read_text()[-3000:]
             run = found[0]
             assert run.status == dg.DagsterRunStatus.SUCCESS, "\n".join(self.story())
+        # A step's success is known a moment before its pod ends, and only then it is in the nodes' history.
+        wait_for(lambda: not self.nodes.running, "the last pods to end", seconds=60)
 
     def run(self, assets: Sequence[str], first: str, last: str) -> None:
         self.finish(self.start(assets, first, last))
