@@ -20,6 +20,7 @@ from resources.model_runs import (
     log_files,
     log_values,
     model_version,
+    open_run,
     set_tags,
     upload_model,
     versions_of_run,
@@ -103,14 +104,17 @@ class MlflowRegistry:
             client.set_terminated(run_id)
         return LoggedModel(run_id=run_id, model_uri=f"models:/{model.model_id}")
 
-    def start_run(self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "") -> str:
-        """Return the id of a run that goes on: of `continues` while that does, else of a new one."""
+    def start_run(
+        self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "", once: Sequence[str] = ()
+    ) -> str:
+        """Return the id of a run that goes on: of `continues` while that does, one with the same tags, or a new one."""
         with self._connection.explained(f"start run {name!r}"):
             client = self._connection.client()
             if continues and is_running(client, continues):
                 return continues
             experiment_id = self._experiment_id(client, experiment)
-            return client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
+            left_open = open_run(client, experiment_id, {tag: tags[tag] for tag in once})
+            return left_open or client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
 
     def fail_run(self, run_id: str) -> None:
         """End a run that was started, as failed; raises RegistryError when there is none."""

@@ -218,3 +218,12 @@ def model_version(found: "mlflow.entities.model_registry.ModelVersion") -> Model
         model_uri=f"models:/{found.name}/{found.version}",
         tags=dict(found.tags),
     )
+
+
+def open_run(client: "mlflow.MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> str | None:
+    """Return the newest run that goes on and has these tags; None when there is none, or no tag to know it by."""
+    if not tags:
+        return None
+    wanted = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+    found = client.search_runs([experiment_id], " AND ".join(["attributes.status = 'RUNNING'", *wanted]), max_results=1)
+    return found[0].info.run_id if found else None

@@ -117,8 +117,19 @@ class ModelRegistry(Protocol):
         """Record one run with its model; the model is written without pickle."""
         ...
 
-    def start_run(self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "") -> str:
-        """Return the id of a run that goes on: of `continues` while that does, else of a new one."""
+    def start_run(
+        self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "", once: Sequence[str] = ()
+    ) -> str:
+        """Return the id of a run that goes on: of `continues` while that does, one with the same tags, or a new one.
+
+        Args:
+            experiment: The experiment's name.
+            name: Of a new run.
+            tags: Of a new run.
+            continues: Id of a run; empty for none.
+            once: Names of tags by which a run is found again whose starter died before it could keep the id; with
+                none of them no other run is looked for. Their values have no quotes.
+        """
         ...
 
     def fail_run(self, run_id: str) -> None:

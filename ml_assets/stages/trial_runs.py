@@ -53,6 +53,7 @@ class TrialRuns:
             f"{step.time} {variant}",
             tags={**tags, "search_study": plan.name},
             continues=facts.get("run_id", ""),
+            once=("search_study", "dagster_run_id"),
         )
         if run_id != facts.get("run_id"):
             study.note("run_id", run_id)

@@ -39,6 +39,7 @@ class FakeModelRegistry:
             with access to the files could.
         aliases: (model name, alias) to version.
         started: Run id to name of the runs that were started and go on.
+        open_tags: Run id to the tags that such a run was started with.
         trials: Run id to the trials below it, by number.
     """
 
@@ -46,6 +47,7 @@ class FakeModelRegistry:
         self.runs: dict[str, FakeRun] = {}
         self.aliases: dict[tuple[str, str], str] = {}
         self.started: dict[str, str] = {}
+        self.open_tags: dict[str, dict[str, str]] = {}
         self.trials: dict[str, dict[int, TrialRun]] = {}
         self._versions: dict[str, list[ModelVersion]] = {}
         self._run_numbers = itertools.count(1)
@@ -66,12 +68,19 @@ class FakeModelRegistry:
         )
         return LoggedModel(run_id=run_id, model_uri=f"models:/m-{run_id}")
 
-    def start_run(self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "") -> str:
+    def start_run(
+        self, experiment: str, name: str, *, tags: Mapping[str, str], continues: str = "", once: Sequence[str] = ()
+    ) -> str:
         """Return the id of a run that goes on."""
         if continues in self.started:
             return continues
+        wanted = {tag: tags[tag] for tag in once}
+        for run_id in self.started if wanted else ():
+            if wanted.items() <= self.open_tags[run_id].items():
+                return run_id
         run_id = f"run{next(self._run_numbers):04d}"
         self.started[run_id] = name
+        self.open_tags[run_id] = dict(tags)
         self.trials[run_id] = {}
         return run_id
 

@@ -161,6 +161,16 @@ class ModelRegistrySuite:
         assert registry.start_run(*name, tags={}, continues=again) != again
         assert registry.start_run(*name, tags={}, continues="0123456789abcdef") != "0123456789abcdef"
 
+    def test_a_run_whose_id_was_lost_is_found_by_its_tags(self, registry: ModelRegistry) -> None:
+        name, tags = ("flights/arrival_delay", "2013-02 forest"), {"study": "ab12", "run": "r1", "team": "flights"}
+        run_id = registry.start_run(*name, tags=tags)
+        assert registry.start_run(*name, tags=tags, once=("study", "run")) == run_id
+        assert registry.start_run(*name, tags=tags) != run_id
+        other = registry.start_run(*name, tags=tags | {"run": "r2"}, once=("study", "run"))
+        assert other != run_id
+        registry.fail_run(other)
+        assert registry.start_run(*name, tags=tags | {"run": "r2"}, once=("study", "run")) != other
+
     def test_trials_need_a_run_and_finite_numbers(self, registry: ModelRegistry) -> None:
         with pytest.raises(RegistryError, match="0123456789abcdef"):
             registry.log_trials("0123456789abcdef", [small_trial(0)])
