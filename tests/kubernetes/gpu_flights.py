@@ -103,6 +103,13 @@ class Site:
         log = (self.folder / f"worker-{len(self.workers) - 1}.log").read_text()[-1500:]
         return [*[f"{e.step_key or '-'}: {e.message}" for e in entries][-30:], *failed, log]
 
+    def starts_of(self, step: str) -> int:
+        """Return how often a step of the newest run has started."""
+        with self.instance() as instance:
+            run = instance.get_runs(limit=1)[0]
+            records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_START).records
+        return sum((record.event_log_entry.step_key or "").endswith(step) for record in records)
+
     def running_pod(self, step: str) -> str:
         """Wait for the pod of a step to run, and return its name."""
 

@@ -78,10 +78,9 @@ def _disturb(site: Site, worker: subprocess.Popen[bytes]) -> subprocess.Popen[by
     wait_for(lambda: any(NEW_WORKER in line for line in site.story()), "the new worker", seconds=120)
     site.kube.evict("flights", pod)
     wait_for(lambda: site.running_pod("boosting") != pod, "another pod", seconds=120)
-    # Not before its step runs: a pod that is told to end while it still imports may come to its end all the same.
-    started = "candidate: Started execution of step"
-    wait_for(lambda: any(started in line for line in site.story()), "the candidate's step", seconds=240)
-    site.kube.preempt("flights", site.running_pod("candidate"))
+    # It has most of the search before it once its step runs; before, it may come to its end although it is told to end.
+    wait_for(lambda: site.starts_of("boosting") == 2, lambda: "\n".join(site.story()), seconds=120)
+    site.kube.preempt("flights", site.running_pod("boosting"))
     return successor
 
 
