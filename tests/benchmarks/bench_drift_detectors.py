@@ -13,6 +13,10 @@ lacks two of its values elsewhere. That is a change, if no change of people: fal
 In all of these, rows are independent of each other. "weather" is simulated: days of 200 rows that hang together as real
 ones do, by the columns of `drift_null.py`; four of its columns change in the middle, sixteen never.
 
+`--held-out` runs other cases instead: streams that no setting of ours was chosen on, two of them without any change, and
+twenty worlds of weather with other seeds and storms that last longer. They were written down before
+they were run, and nothing was changed after.
+
 NannyML's folder `nannyml/datasets/data` and the streams (`drift_rivals.py streams FOLDER`) are given as options, as is
 the interpreter of an environment with the other tools; `drift_rivals.py` tells how to make both environments.
 
@@ -58,6 +62,8 @@ class Case:
         stationary: Analysed rows before the first change of any kind; those before `change` when None.
         stable: Columns that do not change; with `changed` all that are compared.
         changed: Columns that do.
+        seed: Of simulated rows.
+        storms: Correlation of a simulated day's shared effect with that of the day before.
     """
 
     name: str
@@ -66,6 +72,8 @@ class Case:
     stationary: int | None = None
     stable: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    seed: int = 5
+    storms: float = 0.6
 
     @property
     def columns(self) -> list[str]:
@@ -76,7 +84,11 @@ class Case:
 CENSUS = ("AGEP", "SCHL", "MAR", "RELP", "DIS", "ESP", "CIT", "MIG", "MIL", "ANC")
 CENSUS_REST = ("NATIVITY", "DEAR", "DEYE", "DREM", "SEX", "RAC1P")
 CHANGED = (("rows", 0), ("mixed", 0), ("shares", 0), ("missing", 0))
+STIRRED = tuple(f"{kind}_{i}" for kind, i in CHANGED)
+CALM = tuple(f"{kind}_{i}" for kind in KINDS for i in (0, 1) if (kind, i) not in CHANGED)
+REWIRED = (0, 2, 5, 7, 9, 11)
 SIMULATED_DAYS, SIMULATED_REFERENCE_DAYS, SIMULATED_ROWS = 600, 300, 200
+HELD_OUT_WORLDS = range(1001, 1021)
 CASES = (
     Case(
         name="car loan",
@@ -120,12 +132,35 @@ CASES = (
         change=(30_000, None),
         stable=("salary", "commission", "age", "elevel", "car", "zipcode", "hvalue", "hyears", "loan"),
     ),
+    Case(name="weather", files=(), change=(30_000, None), stable=CALM, changed=STIRRED),
+)
+HELD_OUT = (
     Case(
-        name="weather",
-        files=(),
+        name="clusters",
+        files=("river_rbf.parquet",),
         change=(30_000, None),
-        stable=tuple(f"{kind}_{i}" for kind in KINDS for i in (0, 1) if (kind, i) not in CHANGED),
-        changed=tuple(f"{kind}_{i}" for kind, i in CHANGED),
+        changed=tuple(map(str, range(10))),
+    ),
+    Case(
+        name="led",
+        files=("river_led.parquet",),
+        change=(30_000, None),
+        stable=tuple(str(k) for k in range(24) if k not in REWIRED),
+        changed=tuple(map(str, REWIRED)),
+    ),
+    Case(name="waveform", files=("river_waveform.parquet",), change=(60_000, None), stable=tuple(map(str, range(40)))),
+    Case(name="mixed", files=("river_mixed.parquet",), change=(60_000, None), stable=tuple(map(str, range(4)))),
+    *(
+        Case(
+            name=f"weather {seed}",
+            files=(),
+            change=(30_000, None),
+            stable=CALM,
+            changed=STIRRED,
+            seed=seed,
+            storms=0.8,
+        )
+        for seed in HELD_OUT_WORLDS
     ),
 )
 
@@ -170,8 +205,8 @@ def _cut(reference: pd.DataFrame, analysed: pd.DataFrame) -> Chunks:
 def simulated(case: Case) -> Chunks:
     """Return days that hang together; the changed columns are shifted, missing or of another value from a day on."""
     day = np.repeat(np.arange(SIMULATED_DAYS), SIMULATED_ROWS)
-    rng = np.random.default_rng(5)
-    world = World(rng=rng, day=day, storm=correlated(rng, SIMULATED_DAYS, 0.6))
+    rng = np.random.default_rng(case.seed)
+    world = World(rng=rng, day=day, storm=correlated(rng, SIMULATED_DAYS, case.storms))
     drawn = {name: column(world, name.rpartition("_")[0]).to_pandas() for name in sorted(case.columns)}
     start = SIMULATED_REFERENCE_DAYS * SIMULATED_ROWS
     after = np.arange(len(day)) >= start + case.change[0]
@@ -263,9 +298,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", type=Path, nargs="+", help="folders with NannyML's tables and River's streams")
     parser.add_argument("--rivals", help="interpreter of an environment with nannyml and evidently")
+    parser.add_argument("--held-out", action="store_true", help="cases that no setting was chosen on")
     parser.add_argument("--chunks", action="store_true", help="also print what is named in each chunk")
     asked = parser.parse_args()
-    found = {case.name: (case, rows) for case in CASES if (rows := load(case, asked.folders)) is not None}
+    cases = HELD_OUT if asked.held_out else CASES
+    found = {case.name: (case, rows) for case in cases if (rows := load(case, asked.folders)) is not None}
     results = {("ml_assets", name): ours(case, rows)[0] for name, (case, rows) in found.items()}
     if asked.rivals:
         results |= rivals(asked.rivals, found)

@@ -37,6 +37,26 @@ def streams(folder: Path) -> None:
         table = pd.concat(parts, ignore_index=True)
         table.columns = [str(column) for column in table.columns]
         table.to_parquet(folder / f"river_{name}.parquet")
+    _held_out(folder)
+
+
+def _held_out(folder: Path) -> None:
+    """Write streams that no setting was chosen on: clusters drawn anew, LEDs that are wired anew, and two at rest."""
+    from river.datasets import synth
+
+    models = [synth.RandomRBF(seed_model=k, seed_sample=11, n_features=10) for k in (21, 22)]
+    led = _rows(synth.LED(seed=12, noise_percentage=0.1, irrelevant_features=True), 2 * ROWS)
+    wired = {0: 7, 7: 0, 2: 9, 9: 2, 5: 11, 11: 5}
+    after = led.iloc[ROWS + CHANGE :].rename(columns=wired)[list(led.columns)]
+    made = {
+        "rbf": pd.concat([_rows(models[0], ROWS + CHANGE), _rows(models[1], ROWS - CHANGE)], ignore_index=True),
+        "led": pd.concat([led.iloc[: ROWS + CHANGE], after], ignore_index=True),
+        "waveform": _rows(synth.Waveform(seed=13, has_noise=True), 2 * ROWS),
+        "mixed": _rows(synth.Mixed(seed=14), 2 * ROWS),
+    }
+    for name, table in made.items():
+        table.columns = [str(column) for column in table.columns]
+        table.to_parquet(folder / f"river_{name}.parquet")
 
 
 def _rows(stream: object, count: int, skip: int = 0) -> pd.DataFrame:
