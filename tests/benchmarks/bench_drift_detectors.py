@@ -13,9 +13,9 @@ lacks two of its values elsewhere. That is a change, if no change of people: fal
 In all of these, rows are independent of each other. "weather" is simulated: days of 200 rows that hang together as real
 ones do, by the columns of `drift_null.py`; four of its columns change in the middle, sixteen never.
 
-`--held-out` runs other cases instead: streams that no setting of ours was chosen on, two of them without any change, and
-twenty worlds of weather with other seeds and storms that last longer. They were written down before
-they were run, and nothing was changed after.
+`--held-out` runs other cases instead: streams that no setting of ours was chosen on, two of them without any change,
+and twenty worlds of weather with other seeds and storms that last longer. They were written down before they were run,
+and nothing was changed after.
 
 NannyML's folder `nannyml/datasets/data` and the streams (`drift_rivals.py streams FOLDER`) are given as options, as is
 the interpreter of an environment with the other tools; `drift_rivals.py` tells how to make both environments.
