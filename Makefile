@@ -5,13 +5,17 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# PyTorch is large and optional: its tests have an environment of their own.
+TORCH ?= torch==2.13.0
+TORCH_VENV := .venv-torch
+TORCH_READY := $(TORCH_VENV)/.ready
 IMAGE := deployments/kubernetes
 # Bytecode must be written: without it every process compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-slow check format benchmarks schema lock wheel clean
+.PHONY: help setup demo dev test test-slow test-torch check format benchmarks schema lock wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +41,16 @@ test: $(READY)  ## the tests (under ten minutes on two cores)
 
 test-slow: $(READY)  ## the slower tests: a year of models, the browser
 	$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-torch: $(TORCH_READY)  ## the guide to PyTorch, with PyTorch in an environment of its own
+	$(TORCH_VENV)/bin/python -m pytest -q tests/integration/test_pytorch.py
+
+$(TORCH_READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	touch $(TORCH_READY)
 
 check: $(READY)  ## format, lint, types, layers, every pipeline and code location
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ml_assets.cli.arguments import current_project
+from ml_assets.cli.chart_stops import stop_problems, stop_warnings
 from ml_assets.cli.chart_values import FOLDER, form_problems, read_chart_values, sorted_problems
 from ml_assets.cli.deploy_check import fit_problems, fit_warnings
 from ml_assets.cli.new_team import missing_files
@@ -20,7 +21,8 @@ def deploy() -> None:
 
 
 @deploy.command()
-def check() -> None:
+@click.option("--namespace", default="ml-assets", help="Namespace of the release.", show_default=True)
+def check(namespace: str) -> None:
     """Check deployments/kubernetes/values.yaml against the chart, the code locations and the compute profiles.
 
     Every problem is told at once; nothing is sent anywhere.
@@ -35,7 +37,8 @@ def check() -> None:
         teams = 0 if problems else len(values.merged["teams"])
         if not problems:
             rules = project.profile.services().policy.compute()
-            problems, warnings = fit_problems(values, project, rules), fit_warnings(values, rules)
+            problems = [*stop_problems(values, namespace=namespace), *fit_problems(values, project, rules)]
+            warnings = [*stop_warnings(values), *fit_warnings(values, rules)]
     for problem in sorted_problems(problems):
         click.echo(str(problem), err=True)
     for warning in sorted_problems(warnings):

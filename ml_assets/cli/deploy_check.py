@@ -39,9 +39,7 @@ def _team_problems(values: ChartValues, project: Project) -> Iterator[Problem]:
     locations = {location.name: location.module for location in project.locations}
     for index, entry in enumerate(values.merged["teams"]):
         name, place = entry["name"], ("teams", index, "name")
-        if name in listed[:index]:
-            yield values.problem(place, f"the team {name!r} a second time", "each team once")
-        elif name not in locations:
+        if name not in locations:
             unlisted = [location for location in locations if location not in listed]
             hint = wording.did_you_mean(name, unlisted) or f"`ml-assets deploy new-team {name}` adds what is missing"
             yield values.problem(place, f"the team {name!r}, which workspace.yaml lacks", "a code location", hint)
@@ -87,14 +85,19 @@ def _step_problems(values: ChartValues, project: Project, rules: ComputeRules) -
 
 
 def _profile_warnings(values: ChartValues, rules: ComputeRules) -> Iterator[Problem]:
+    """Yield each profile that does not fit where it may be used, once for all teams with the same limit."""
+    found: dict[tuple[str, str, str, float], list[str]] = {}
     for team, entry in values.teams().items():
         for name, profile in rules.profiles_of(team).items():
             for limit, unit, most in _excesses(_offered(profile), entry):
-                yield values.problem(
-                    (*_place(values, team), limit, unit),
-                    f"{most:g} {_UNITS[unit]}, and {team} may use the compute profile {name!r}",
-                    f"{_offered(profile)[unit]:g}, or `profiles` of {team} in compute.yaml without it",
-                )
+                found.setdefault((name, limit, unit, most), []).append(team)
+    for (name, limit, unit, most), teams in found.items():
+        who = wording.listed(teams)
+        yield values.problem(
+            (*_place(values, teams[0]), limit, unit),
+            f"{most:g} {_UNITS[unit]}, and {who} may use the compute profile {name!r}",
+            f"{_offered(rules.profiles[name])[unit]:g}, or `profiles` of {who} in compute.yaml without it",
+        )
 
 
 def _image_warnings(values: ChartValues) -> Iterator[Problem]:

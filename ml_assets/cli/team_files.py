@@ -29,7 +29,7 @@ def require_name(what: str, value: str, form: str = "NAME") -> None:
         click.UsageError: If it is not in lower-case letters, digits and underscores, or means something to Python, to
             YAML or to the project already.
     """
-    if not NAME.match(value):
+    if not NAME.fullmatch(value):
         raise click.UsageError(
             f"{value!r} is no name for a {what}: write {form} in lower-case letters, digits and underscores."
         )

@@ -1,6 +1,7 @@
 """Renders the chart with Helm's own engine, without a cluster or a network."""
 
 import copy
+import shutil
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,23 @@ RELEASE = "ml-assets"
 """Name and namespace of the release."""
 
 Object = dict[str, Any]
+
+_STAND_IN = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: seen, namespace: {{ .Release.Namespace }}}
+data:
+  values: {{ toJson .Values | quote }}
+"""
+# Helm lays a part's defaults below ours before it asks our schema: these are there in every installation.
+_DEFAULTS = """\
+postgresql: {image: {registry: docker.io, tag: "14.6"}, authProvider: {}}
+runLauncher: {config: {k8sRunLauncher: {jobNamespace: null, resources: {}, runK8sConfig: {}, securityContext: null}}}
+concurrency: {enabled: false, pools: {}}
+dagsterWebserver: {livenessProbe: {}, startupProbe: {enabled: false}, nodeSelector: {}}
+dagsterDaemon: {runMonitoring: {maxResumeRunAttempts: 0}}
+migrate: {enabled: false}
+"""
 
 
 @cache
@@ -47,6 +65,17 @@ def _rendered() -> list[Object]:
 def rendered() -> list[Object]:
     """Return the objects of the project's installation."""
     return copy.deepcopy(_rendered())
+
+
+def chart_with_stand_in(folder: Path) -> Path:
+    """Write our chart to a folder, with a part that only shows which values the official chart would get."""
+    chart = Path(shutil.copytree(CHART, folder))
+    part = chart / "charts" / "dagster"
+    (part / "templates").mkdir(parents=True)
+    (part / "Chart.yaml").write_text("apiVersion: v2\nname: dagster\nversion: 1.13.27\n", encoding="utf-8")
+    (part / "values.yaml").write_text(_DEFAULTS, encoding="utf-8")
+    (part / "templates" / "seen.yaml").write_text(_STAND_IN, encoding="utf-8")
+    return chart
 
 
 def of(objects: list[Object], kind: str, name: str | None = None, *, namespace: str | None = None) -> list[Object]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.charts.rendering import ROOT, only, rendered
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def free_port() -> int:
@@ -51,7 +51,7 @@ def test_the_code_server_of_the_chart_starts_and_answers_its_probe(tmp_path: Pat
         assert probe["port"] == container["ports"][0]["containerPort"]
         asked = health_pb2.HealthCheckRequest(service=probe["service"])
         with insecure_channel(f"127.0.0.1:{port}") as channel:
-            for _ in range(200):
+            for _ in range(800):
                 assert server.poll() is None, log.read_text(encoding="utf-8")
                 try:
                     answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=2)

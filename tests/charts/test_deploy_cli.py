@@ -1,5 +1,7 @@
 """`ml-assets deploy` on a copy of the project: a team is added whole or not at all, and what does not fit is told."""
 
+import base64
+import gzip
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from ml_assets.cli import team_files
 from ml_assets.cli.deploy import deploy
+from ml_assets.cli.new_team import missing_files
 from ml_assets.cli.project import Location, Project
 from ml_assets.cli.team_files import locations_in
 from resources.policy_files import PolicyFiles
@@ -166,6 +169,7 @@ def test_what_is_missing_of_a_team_is_added_and_the_rest_stays(desk: Desk) -> No
         ("../x", "'../x' is no name for a team"),
         ("no", "'no' cannot be the name of a team: in YAML it is no text, but a value of its own."),
         ("a" * 41, "at most 40 characters"),
+        ("acme\n", "is no name for a team"),
         ("acme_", "the last one a letter or digit"),
         ("kubernetes", "'kubernetes' cannot be the name of a team: Python or this project uses it already."),
         ("class", "'class' cannot be the name of a team"),
@@ -186,6 +190,37 @@ def test_a_quota_that_the_chart_refuses_is_told_and_nothing_is_written(desk: Des
 
     assert "teams[2].quota.gpus: -1 (whole number); expected a whole number from 0 to 100,000" in told
     assert desk.files() == before
+
+
+def test_a_team_whose_namespace_is_kubernetes_own_is_told_and_nothing_is_written(desk: Desk) -> None:
+    with (desk.root / VALUES).open("a") as file:
+        file.write('\nnamespacePrefix: ""\n')
+    before = desk.files()
+
+    told = desk.refuse("new-team", "kube_system")
+
+    assert "teams[2].name: the team 'kube_system', whose namespace would be kube-system, Kubernetes' own" in told
+    assert desk.files() == before
+
+
+@pytest.mark.slow
+def test_fifty_teams_are_added_one_by_one_and_render(desk: Desk) -> None:
+    for number in range(48):
+        with team_files.written(missing_files(desk.root, f"team_{number}", {}, pipeline="example")):
+            pass
+    values = desk.values()
+    values["dagster"]["enabled"] = False
+
+    told = desk.say("check")
+
+    assert "50 teams without a problem." in told
+    # Once for all of them, not fifty times.
+    [warning] = [line for line in told.splitlines() if "may use the compute profile 'gpu-small'" in line]
+    assert "and births, team_0, " in warning
+    assert "more) may use" in warning
+    text = yaml.safe_dump_all(render(values))
+    # Helm keeps a release, packed and in base64, in a Secret of at most 1 MiB, with the chart beside it.
+    assert len(base64.b64encode(gzip.compress(text.encode()))) < 2**20 / 4
 
 
 def test_values_that_a_person_wrote_otherwise_are_not_guessed_at(desk: Desk) -> None:
@@ -246,7 +281,7 @@ def test_as_a_program(tmp_path: Path) -> None:
     for name in ("resources", "sensors"):
         (tmp_path / name).symlink_to(ROOT / name)
     command = [sys.executable, "-c", "from ml_assets.cli.main import main; main()", "deploy", "new-team", "acme"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
 
     assert result.returncode == 0, result.stderr
     assert "Next: `ml-assets deploy check`" in result.stdout
@@ -254,6 +289,33 @@ def test_as_a_program(tmp_path: Path) -> None:
 
 
 # check
+
+
+def test_what_would_stop_helm_is_told_with_what_does_not_fit_and_with_its_line(desk: Desk) -> None:
+    desk.change(VALUES, "- name: births", "- {name: births, runWorker: {cores: 16}}\n  - name: acme")
+
+    told = desk.refuse("check", code=1)
+
+    line = (desk.root / VALUES).read_text().splitlines().index("  - {name: births, runWorker: {cores: 16}}") + 1
+    assert f"values.yaml:{line}: teams[1].runWorker.cores: 16 for births; expected at most 8" in told
+    assert "the team 'acme', which workspace.yaml lacks" in told
+    assert told.endswith("2 problems in deployments/kubernetes.")
+
+
+def test_the_releases_namespace_can_be_another_one(desk: Desk) -> None:
+    assert "2 teams without a problem." in desk.say("check", "--namespace", "elsewhere")
+
+    told = desk.refuse("check", "--namespace", "team-births", code=1)
+
+    assert "the team 'births', whose namespace would be team-births, the release's own" in told
+
+
+def test_credentials_of_the_machine_are_a_warning(desk: Desk) -> None:
+    desk.change(VALUES, "[10.20.0.0/24]", "[10.20.0.0/24, 169.254.169.254/32]")
+
+    told = desk.say("check")
+
+    assert "network.destinations.objectStorage.cidrs[1]: 169.254.169.254/32, where a cloud hands out" in told
 
 
 def test_the_project_has_no_problem(desk: Desk) -> None:

@@ -162,6 +162,18 @@ def test_the_image_has_what_the_project_declares() -> None:
     assert missing == set()
 
 
+def test_a_library_that_a_wheel_lacks_comes_from_another_locked_one() -> None:
+    """LightGBM loads `libgomp.so.1`, which a slim base has not; the build fails when it does not load."""
+    [link] = [command for word, command in last_stage() if word == "RUN" and "ln -s" in command]
+
+    assert "/scikit_learn.libs/libgomp-*.so.* /usr/lib/libgomp.so.1" in link
+    assert 'python -c "import lightgbm' in link
+    assert {"lightgbm", "scikit-learn"} <= set(lock(FOLDER / "requirements.lock"))
+    [base] = [words for word, words in instructions() if word == "ARG"]
+    [version] = re.findall(r"python:(3\.\d+)", base)
+    assert f"/venv/lib/python{version}/" in link
+
+
 def test_the_daemon_that_the_official_chart_starts_is_ours() -> None:
     script = FOLDER / "bin" / "dagster-daemon"
 

@@ -1,44 +1,18 @@
 """The official Dagster chart as a part of ours: switched and fed rightly. A stand-in shows which values it gets."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import helm_python
 import pytest
 
-from tests.charts.rendering import CHART, Object, installation, of, only, render
-
-STAND_IN = """\
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: seen, namespace: {{ .Release.Namespace }}}
-data:
-  values: {{ toJson .Values | quote }}
-"""
-# Helm lays a part's defaults below ours before it asks our schema: these are there in every installation.
-DEFAULTS = """\
-postgresql: {image: {registry: docker.io, tag: "14.6"}, authProvider: {}}
-runLauncher: {config: {k8sRunLauncher: {jobNamespace: null, resources: {}, runK8sConfig: {}, securityContext: null}}}
-concurrency: {enabled: false, pools: {}}
-dagsterWebserver: {livenessProbe: {}, startupProbe: {enabled: false}, nodeSelector: {}}
-dagsterDaemon: {runMonitoring: {maxResumeRunAttempts: 0}}
-migrate: {enabled: false}
-"""
+from tests.charts.rendering import CHART, Object, chart_with_stand_in, installation, of, only, render
 
 
 @pytest.fixture
 def with_stand_in(tmp_path: Path) -> Path:
-    """Return our chart with a part that only shows which values the official chart would get."""
-    chart = tmp_path / "chart"
-    shutil.copytree(CHART, chart)
-    part = chart / "charts" / "dagster"
-    (part / "templates").mkdir(parents=True)
-    (part / "Chart.yaml").write_text("apiVersion: v2\nname: dagster\nversion: 1.13.27\n", encoding="utf-8")
-    (part / "values.yaml").write_text(DEFAULTS, encoding="utf-8")
-    (part / "templates" / "seen.yaml").write_text(STAND_IN, encoding="utf-8")
-    return chart
+    return chart_with_stand_in(tmp_path / "chart")
 
 
 def seen(chart: Path, **dagster: Any) -> Object:

@@ -129,7 +129,7 @@ def test_the_pods_of_runs_and_steps_pass_the_namespaces_limits(
 
 
 def _first_pod(cluster: Cluster, job: str) -> Any:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if found := cluster.pods("team-flights", f"job-name={job}"):
             return found[0]

@@ -1,13 +1,10 @@
 """Wrong values are refused with their place, by Helm and by `ml-assets deploy check` alike; words for each."""
 
-from collections.abc import Callable
-from typing import Any
-
 import helm_python
 import pytest
 
 from ml_assets.cli.chart_values import form_problems, read_chart_values
-from tests.charts.rendering import CHART, FOLDER, ROOT, installation, render
+from tests.charts.rendering import CHART, FOLDER, ROOT
 
 TEXT = (FOLDER / "values.yaml").read_text(encoding="utf-8")
 
@@ -144,57 +141,3 @@ def test_all_problems_are_told_in_the_order_of_the_file() -> None:
 
     assert len(lines) == 3
     assert lines == sorted(lines)
-
-
-WITH_PREFIX = {"pathPrefix": "/ui", "image": {"repository": "registry.example/ml-assets", "tag": "0.1.0"}}
-
-
-def changed(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    values = installation()
-    change(values)
-    return values
-
-
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        (
-            changed(lambda v: v.update(teams=[{"name": "births"}, {"name": "births"}])),
-            'teams: "births" and "births" would share the namespace team-births',
-        ),
-        (
-            changed(lambda v: v.update(namespacePrefix="", teams=[{"name": "ml_assets"}])),
-            'the namespace of "ml_assets" is the release\'s own, ml-assets',
-        ),
-        (
-            changed(lambda v: v["teams"][0].update(runWorker={"cores": 16})),
-            'runWorker.cores of "flights" is 16; expected at most largestStep.cores, 8',
-        ),
-        (
-            changed(lambda v: v["teams"][0].update(codeServer={"memoryGib": 100})),
-            'codeServer.memoryGib of "flights" is 100; expected at most largestStep.memoryGib, 64',
-        ),
-        (
-            changed(
-                lambda v: v["network"]["destinations"].update(postgres={"namespace": "ml-assets", "ports": [5432]})
-            ),
-            "network.destinations.postgres: the chart closes the namespace ml-assets to connections; expected one that",
-        ),
-        (
-            changed(
-                lambda v: v["network"]["destinations"].update(mlflow={"namespace": "team-births", "ports": [5000]})
-            ),
-            "network.destinations.mlflow: the chart closes the namespace team-births to connections; expected one that",
-        ),
-        (
-            changed(lambda v: v["dagster"].update(enabled=True, dagsterWebserver=WITH_PREFIX)),
-            "dagster.dagsterWebserver.startupProbe: it asks for /server_info, which a webserver with the pathPrefix "
-            "/ui has not; expected httpGet.path: /ui/server_info",
-        ),
-    ],
-)
-def test_what_a_schema_cannot_say_stops_the_rendering(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(helm_python.HelmError) as error:
-        render(values)
-
-    assert told in str(error.value)

@@ -53,17 +53,22 @@ BY_HAND = {"dagster-postgresql", "ml-assets"}
 """Secrets that docs/guides/kubernetes.md has people make."""
 
 
+def with_official_chart(folder: Path) -> Path:
+    """Write our chart to a folder, with the official chart as a part of it."""
+    chart = Path(shutil.copytree(CHART, folder))
+    part = Path(shutil.copytree(str(OFFICIAL), chart / "charts" / "dagster"))
+    for schema in part.rglob("values.schema.json"):
+        if re.search(r'"\$ref": *"https?://', schema.read_text(encoding="utf-8")):
+            schema.unlink()  # it refers to addresses on the network, which Helm would ask
+    return chart
+
+
 @cache
 def _together() -> list[Object]:
     values = installation(network=installation()["network"] | {"webserverFrom": ["login-proxy"]})
     values["dagster"] |= {"enabled": True, "migrate": {"enabled": True}}
     with TemporaryDirectory() as folder:
-        chart = Path(shutil.copytree(CHART, Path(folder) / "chart"))
-        part = Path(shutil.copytree(str(OFFICIAL), chart / "charts" / "dagster"))
-        for schema in part.rglob("values.schema.json"):
-            if re.search(r'"\$ref": *"https?://', schema.read_text(encoding="utf-8")):
-                schema.unlink()  # it refers to addresses on the network, which Helm would ask
-        objects = render(values, chart)
+        objects = render(values, with_official_chart(Path(folder) / "chart"))
     for one in objects:
         if one["kind"] not in {"Namespace", "PriorityClass"}:
             one["metadata"].setdefault("namespace", RELEASE)  # Helm puts them there

@@ -13,12 +13,19 @@
   {{- if eq $namespace $.Release.Namespace -}}
     {{- fail (printf "teams: the namespace of %q is the release's own, %s; set namespacePrefix, or install into another one" .name $namespace) -}}
   {{- end -}}
+  {{- if or (hasPrefix "kube-" $namespace) (eq $namespace "default") -}}
+    {{- fail (printf "teams: the namespace of %q is %s, which is Kubernetes' own; set namespacePrefix to another one" .name $namespace) -}}
+  {{- end -}}
   {{- $_ := set $seen $namespace .name -}}
   {{- $_ := set $team "namespace" $namespace -}}
   {{- $_ := set $team "module" ($team.module | default (printf "deployments.%s.definitions" .name)) -}}
-  {{- $image := mergeOverwrite (deepCopy $.Values.image) (deepCopy (.image | default dict)) -}}
-  {{- if and (.image | default dict).tag (not (.image | default dict).digest) -}}
-    {{- $_ := set $image "digest" "" -}}
+  {{- $image := deepCopy $.Values.image -}}
+  {{- range $own := list $.Values.teamDefaults.image (.image | default dict) -}}
+    {{- if $own.tag }}{{ $_ := set $image "digest" "" }}{{ end -}}
+    {{- $image = mergeOverwrite $image (deepCopy $own) -}}
+  {{- end -}}
+  {{- if not (and $image.repository (or $image.tag $image.digest)) -}}
+    {{- fail (printf "teams: the image of %q is without a name or a version; expected `repository`, and `tag` or `digest`" .name) -}}
   {{- end -}}
   {{- $_ := set $team "image" $image -}}
   {{- $_ := set $team "secrets" (concat $.Values.secrets $team.secrets | uniq) -}}
@@ -49,6 +56,12 @@ namespace: {{ (index . 1).namespace }}
 labels:
   {{- include "ml-assets.labels" (index . 0) | nindent 2 }}
   ml-assets/team: {{ (index . 1).name | quote }}
+{{- end -}}
+
+{{/* The same for what bounds a team: it outlives the team's entry, so that what still runs there is not let loose. */}}
+{{- define "ml-assets.bound-metadata" -}}
+{{ include "ml-assets.team-metadata" . }}
+annotations: {helm.sh/resource-policy: keep}
 {{- end -}}
 
 {{/* An image's full name; without a fixed version nobody could say what ran. */}}
