@@ -124,12 +124,17 @@ class Endpoint:
             return await self._take_place(posted.path, posted.place, look=1)
         answers = []
         for place in posted.places:
-            for path in self._pushes:
+            for path in await asyncio.to_thread(self._owners, place):
                 status, answer = await self._take_place(path, place, look=1)
                 if status != 404:
                     answers.append({"place": place, "status": status, **answer})
         worst = max((a["status"] for a in answers if a["status"] != 422), default=200)
         return worst, {"events": answers}
+
+    def _owners(self, place: str) -> list[PipelinePath]:
+        """Return the pipelines that a file is of by its name, of all code locations."""
+        pushes = {id(push): push for push in self._pushes.values()}
+        return [path for push in pushes.values() for path in push.owners(place)]
 
     async def _take_event(self, posted: PostedEvent) -> tuple[int, dict[str, Any]]:
         push = self._push(posted.path)
@@ -170,12 +175,13 @@ class Endpoint:
             return 422, {"error": below(landing, became.reason), "fate": became.fate}
         if became.fate in ("not_ours", "gone"):
             return 404, {"error": became.reason}
-        return 200, {"repeated": True}
+        in_vain = became.fate == "unchanged" and became.reason
+        return 200, {"repeated": True} | ({"given_up": became.reason} if in_vain else {})
 
     async def _pause(self, path: PipelinePath) -> dict[str, str]:
         """Return why an event waits though it was taken up, when its pipeline is paused."""
         pause = await asyncio.to_thread(paused, self._push(path).services.ledger, path)
-        return {} if pause is None else {"waiting": str(pause)}
+        return {} if pause is None else {"waiting": f"{pause}."}
 
     async def _look_again(self, path: PipelinePath, place: str, look: int) -> None:
         """Look at a file that may be complete by now."""

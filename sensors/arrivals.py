@@ -1,24 +1,23 @@
 """Takes up what happened outside, carries it into runs, and looks after them: one sensor a code location."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import dagster as dg
-from pydantic import TypeAdapter
 
 from ml_assets.arrivals import ArrivalSettings, arrive
 from ml_assets.arrivals import Cursor as LandingCursor
 from ml_assets.assets.team_pipeline import TeamPipeline
-from ml_assets.delivery.claiming import claim_batches
+from ml_assets.delivery.claiming import claim_batches, nothing_before
 from ml_assets.delivery.settings import DeliverySettings
 from ml_assets.delivery.tags import SENSOR
 from ml_assets.interfaces import Batch, PipelinePath
 from ml_assets.retraining.pauses import paused
+from sensors.arrivals_cursor import Cursor, read_cursor
 from sensors.batches import DATA_STAGES, MONITOR_STAGES, NOTHING, Site, batch_request, job_of, settle
 from sensors.unscored import unscored
 from sensors.upstream import upstream_events
@@ -31,47 +30,9 @@ LONGEST_SETTLE_SECONDS = 2.0
 """A tick waits this long at most for files that were not complete when it looked."""
 MOST_REQUESTS = 50
 """Runs that a tick asks for at most; Dagster submits about five a second, and a claim is leased for a minute."""
+LONGEST_REST = timedelta(minutes=1)
+"""Events that cannot be ready yet are looked at this often all the same: the policy or the YAML may have changed."""
 LIVE = ("waiting", "claimed", "running")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cursor:
-    """What the sensor remembers between ticks.
-
-    Without it all files are looked at once more, and none is lost or doubled. What was materialized upstream since
-    the last tick is then not taken up: a first look takes up nothing of the past.
-
-    Attributes:
-        landing: Pipeline → cursor of its landing folder, as text.
-        upstream: Pipeline and asset → storage id of the last materialization that was looked at.
-        monitored: Batches whose scoring was asked for; they end at the next tick.
-        mark: Mark of the inbox at which no event of this location waited or ran; empty otherwise.
-        turn: Which pipeline is looked at first.
-        ledger: Mark of the ledger at which nothing was left to score; empty otherwise.
-        decided: Pipeline → last decision at which nothing of it was left to score.
-    """
-
-    landing: Mapping[str, str] = field(default_factory=dict)
-    upstream: Mapping[str, int] = field(default_factory=dict)
-    monitored: tuple[str, ...] = ()
-    mark: str = ""
-    turn: int = 0
-    ledger: str = ""
-    decided: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, text: str | None) -> Self:
-        """Return the cursor that `text` wrote; an empty one for None.
-
-        Raises:
-            ValueError: If it is no cursor.
-        """
-        return TypeAdapter(cls).validate_json(text or "{}", strict=True)
-
-    @property
-    def text(self) -> str:
-        """Return it as JSON."""
-        return json.dumps(vars(self), separators=(",", ":"), sort_keys=True, default=dict)
 
 
 class WhenAsked:
@@ -101,6 +62,7 @@ class Tick:
         unsettled: Pipelines with files that were not complete yet, and how many seconds they must be unchanged.
         problems: A line for each thing that went wrong; none of them stops the others.
         requests: Runs to ask for.
+        resting: Pipelines whose events all wait for an instant to come, and when it does.
     """
 
     context: dg.SensorEvaluationContext
@@ -111,6 +73,7 @@ class Tick:
     unsettled: dict[PipelinePath, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     requests: list[dg.RunRequest] = field(default_factory=list)
+    resting: dict[PipelinePath, datetime] = field(default_factory=dict)
 
     def attempt(self, pipeline: TeamPipeline, what: Callable[[TeamPipeline], None]) -> None:
         """Do something for a pipeline; its failure is told and keeps no other pipeline waiting."""
@@ -132,7 +95,7 @@ class Tick:
         self.look_again_soon()
         self.score_what_had_no_champion(order)
         mark = self.site.inbox.mark()
-        if mark == self.cursor.mark and not self.problems:
+        if mark == self.cursor.mark and self.is_asleep and not self.problems:
             return self.cursor
         counts = self.site.inbox.counts()
         live = [path for path in order if any(counts.get(path, {}).get(state) for state in LIVE)]
@@ -145,9 +108,16 @@ class Tick:
         return replace(
             self.cursor,
             monitored=tuple(sorted(monitored)),
-            mark="" if live or self.problems else mark,
+            mark=mark if self.resting.keys() == set(live) and not self.problems else "",
+            wake=min((at.timestamp() for at in self.resting.values()), default=0.0),
             turn=(self.cursor.turn + 1) % count,
         )
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether no event that waits can be ready yet; a clock that was put back wakes it."""
+        now = self.site.now.timestamp()
+        return self.cursor.wake == 0 or now < self.cursor.wake <= now + LONGEST_REST.total_seconds()
 
     def look_again_soon(self) -> None:
         """Look once more at files that were not complete yet, rather than five seconds later."""
@@ -206,6 +176,8 @@ class Tick:
             self.context.log.info(f"{name}: {taken.event.payload.get('place')} arrived for [{taken.event.partition}]")
         for moved in arrived.quarantined:
             self.context.log.warning(f"{name}: {moved.place} went to {moved.moved_to}: {moved.reason}")
+        for line in arrived.in_vain:
+            self.context.log.warning(f"{name}: {line}")
         for buried in arrived.buried:
             self.context.log.warning(f"{name}: dead letter {buried.number}: {buried.reason}")
         if arrived.cursor is not before:
@@ -215,7 +187,8 @@ class Tick:
         """Put what was materialized upstream into the inbox."""
         for asset in pipeline.spec.automation.after:
             name = f"{'/'.join(pipeline.path)} {asset}"
-            found = upstream_events(self.site.instance, pipeline, asset, self.cursor.upstream.get(name))
+            before = self.cursor.upstream.get(name)
+            found = upstream_events(self.site.instance, pipeline, asset, before, now=self.site.now)
             seen = found.seen
             if found.events:
                 settings = self._settings(pipeline)
@@ -245,6 +218,13 @@ class Tick:
         elif room > 0:
             plans = claim_batches(self.site.inbox, pipeline.spec, settings, now=self.site.now, most=room)
             self.requests += [batch_request(pipeline, plan) for plan in plans]
+            first = (
+                None
+                if batches or plans
+                else nothing_before(self.site.inbox, pipeline.spec, settings, now=self.site.now)
+            )
+            if first is not None:
+                self.resting[pipeline.path] = min(first, self.site.now + LONGEST_REST)
 
     def _settings(self, pipeline: TeamPipeline) -> DeliverySettings:
         return DeliverySettings.of(self.context.resources.policy.effective(pipeline.path))
@@ -283,26 +263,13 @@ def build_arrivals_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> dg.
             now=datetime.now(UTC),
         )
         ends_at = time.monotonic() + BUDGET_SECONDS
-        tick = Tick(context=context, site=site, pipelines=watched, cursor=_cursor(context), ends_at=ends_at)
+        tick = Tick(context=context, site=site, pipelines=watched, cursor=read_cursor(context), ends_at=ends_at)
         cursor = tick.run().text
         if tick.requests:
             return dg.SensorResult(run_requests=tick.requests, cursor=cursor)
         return dg.SensorResult(skip_reason="\n".join(["Nothing to start.", *tick.problems]), cursor=cursor)
 
     return arrivals
-
-
-def _cursor(context: dg.SensorEvaluationContext) -> Cursor:
-    """Return what the last tick left; an empty cursor, with a line in the log, when it cannot be read."""
-    try:
-        return Cursor.of(context.cursor)
-    except ValueError:
-        context.log.warning(
-            f"The cursor of the sensor {SENSOR} cannot be read, and was replaced: all files are looked at once more. "
-            "What was materialized upstream since the last tick is not taken up; materialize it again, or the "
-            f"partitions that wait for it. It began with {(context.cursor or '')[:80]!r}."
-        )
-        return Cursor()
 
 
 def _jobs(pipelines: Mapping[PipelinePath, TeamPipeline]) -> list[Any]:

@@ -1,6 +1,7 @@
 """Retrains pipelines by themselves, for the causes and within the limits of their policies."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ INTERVAL_SECONDS = 10
 WHY_TAG, ATTEMPT_TAG = "ml_assets/why", "ml_assets/automation"
 HEARTBEAT = timedelta(minutes=15)
 """A pipeline is looked at this often even when its ledger is as it was: its policy may have changed."""
+BUDGET_SECONDS = 25.0
+"""Looking at pipelines ends after this time and goes on at the next tick: Dagster stops a tick after a minute."""
 NO_SOONER = timedelta(seconds=INTERVAL_SECONDS)
 UNREADABLE = (MlAssetsError, AttributeError, KeyError, TypeError, ValueError)
 """What reading a pipeline's policy, documents or tampered rows may raise."""
@@ -84,7 +87,13 @@ def build_retraining_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> d
         seen = dict(cursor.seen)
         starts: list[Start] = []
         said: list[str] = []
-        for path, look in due(services.ledger, own, cursor, mark, now):
+        ends_at = time.monotonic() + BUDGET_SECONDS
+        todo = due(services.ledger, own, cursor, mark, now)
+        for number, (path, look) in enumerate(todo):
+            if number and time.monotonic() >= ends_at:
+                said.append(f"{len(todo) - number} pipelines are left for the next tick.")
+                mark = ""
+                break
             name = "/".join(path)
             try:
                 runs = DagsterRuns(instance=context.instance, pipeline=path, cores=cores_of(own[path].loaded))
@@ -98,7 +107,8 @@ def build_retraining_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> d
             said.append(f"{name}: {turn.decision.outcome}: {turn.decision.reasons[0]}")
             soon = NO_SOONER if turn.start is not None else HEARTBEAT
             seen[name] = (look, max(now, min(turn.next_look or now + soon, now + soon)).timestamp())
-        remembered = Cursor(mark=mark, seen={"/".join(path): seen["/".join(path)] for path in own})
+        names = ("/".join(path) for path in own)
+        remembered = Cursor(mark=mark, seen={name: seen[name] for name in names if name in seen})
         requests = [_request(start, own[start.pipeline], job_of[start.pipeline]) for start in starts]
         if requests:
             return dg.SensorResult(run_requests=requests, cursor=remembered.text)
@@ -110,7 +120,7 @@ def build_retraining_sensor(pipelines: Mapping[PipelinePath, TeamPipeline]) -> d
 def due(
     ledger: Ledger, paths: Iterable[PipelinePath], cursor: Cursor, mark: str, now: datetime
 ) -> list[tuple[PipelinePath, str]]:
-    """Return the pipelines to look at now, each with what its rows of the ledger look like.
+    """Return the pipelines to look at now, longest due first, each with what its rows of the ledger look like.
 
     While nothing at all was appended to the ledger, only the clock counts, and nothing is read.
     """
@@ -121,15 +131,15 @@ def due(
             heads[scope] = "".join(f"{name[0]}{head.position}" for name, head in sorted(ledger.heads(scope).items()))
         return heads[scope]
 
-    found: list[tuple[PipelinePath, str]] = []
+    found: list[tuple[float, PipelinePath, str]] = []
     for path in paths:
         known, at = cursor.seen.get("/".join(path), ("", 0.0))
         if mark == cursor.mark and now.timestamp() < at:
             continue
         rows = "-".join(look(scope) for scope in scopes_of(path))
         if rows != known or now.timestamp() >= at:
-            found.append((path, rows))
-    return found
+            found.append((at, path, rows))
+    return [(path, rows) for _, path, rows in sorted(found)]
 
 
 def cores_of(pipeline: LoadedPipeline) -> dict[str, int]:

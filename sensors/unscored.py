@@ -60,14 +60,18 @@ def unscored(
     champion = champion_before(decisions, None)
     if champion is None or "predictions" not in stages:
         return Unscored()
-    left = _never_asked_for(site, pipeline, _without_predictions(pipeline, data_store, decisions))
-    if not left:
+    without = _without_predictions(pipeline, data_store, decisions)
+    if not without:
         return Unscored()
+    # Before the events are read, of which there may be a million: a pause may last for days of looks.
     at = champion.recorded_at
     if at is not None and site.now - SETTLING < at <= site.now + CLOCK_SKEW:
         return Unscored(later=True)
     if paused(site.ledger, pipeline.path) is not None:
         return Unscored(later=True)
+    left = _never_asked_for(site, pipeline, without)
+    if not left:
+        return Unscored()
     boxes = cover(pipeline.spec, left, most=settings.max_partitions)
     name = "/".join(pipeline.path)
     requests = tuple(

@@ -1,15 +1,20 @@
 """Offers materializations of assets that a pipeline waits for, also of other code locations, as events."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import takewhile
 
 import dagster as dg
 
 from ml_assets.assets.team_pipeline import TeamPipeline
 from ml_assets.delivery.boxes import is_partition
+from ml_assets.inbox_rules import CLOCK_SKEW
 from ml_assets.interfaces import Event
 
 PAGE = 1000
 """Materializations of one asset that a tick takes up at most."""
+COMMITTED = timedelta(seconds=2)
+"""By when a row is seen by everybody, with all that have smaller ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +38,28 @@ class Upstream:
         return self.seen if refused is None else self.storage_ids[self.events.index(refused)] - 1
 
 
-def upstream_events(instance: dg.DagsterInstance, pipeline: TeamPipeline, asset: str, after: int | None) -> Upstream:
-    """Return an asset's materializations after a storage id.
+def upstream_events(
+    instance: dg.DagsterInstance, pipeline: TeamPipeline, asset: str, after: int | None, *, now: datetime
+) -> Upstream:
+    """Return an asset's materializations after a storage id, up to the first that was written just now.
+
+    On Postgres an id is given before its row is committed: of two writers, the one with the smaller id may be seen
+    later. Whoever went on behind the larger one would never see it.
 
     Args:
         instance: Dagster's instance.
         pipeline: Who waits for it.
         asset: Its key with slashes.
         after: Last storage id that was looked at; None at the first look, which takes up nothing of the past.
+        now: The instant, UTC.
     """
     key = dg.AssetKey.from_user_string(asset)
     if after is None:
         newest = instance.fetch_materializations(key, limit=1).records
         return Upstream(seen=newest[0].storage_id if newest else 0)
     wanted = dg.AssetRecordsFilter(asset_key=key, after_storage_id=after)
-    records = instance.fetch_materializations(wanted, limit=PAGE, ascending=True).records
+    found = instance.fetch_materializations(wanted, limit=PAGE, ascending=True).records
+    records = list(takewhile(lambda record: not _is_fresh(record.timestamp, now), found))
     mine = [r for r in records if r.partition_key and is_partition(pipeline.spec, r.partition_key)]
     return Upstream(
         events=tuple(
@@ -65,3 +77,8 @@ def upstream_events(instance: dg.DagsterInstance, pipeline: TeamPipeline, asset:
         seen=records[-1].storage_id if records else after,
         strange=tuple(sorted({str(r.partition_key) for r in records} - {str(r.partition_key) for r in mine})),
     )
+
+
+def _is_fresh(written_at: float, now: datetime) -> bool:
+    """Whether a row was written just now; one from far in the future was stamped by a clock that is ahead."""
+    return -CLOCK_SKEW.total_seconds() <= now.timestamp() - written_at < COMMITTED.total_seconds()

@@ -62,7 +62,8 @@ def send_pending(
     """
     begun, sent = clock(), 0
     failures: dict[str, str] = {}
-    groups = _messages([r for r in alerts.pending(now=now, limit=MOST_READ) if r.alert.pipeline in pipelines], notifier)
+    due = alerts.pending(now=now, pipelines=pipelines, channels=notifier.channels, limit=MOST_READ)
+    groups = _messages(due)
     left = 0
     for channel, rows in groups:
         if channel in failures or sent + len(failures) >= MOST_SENT or clock() - begun >= BUDGET_SECONDS:
@@ -91,13 +92,11 @@ def wait_after(attempts: int) -> timedelta:
     return min(FIRST_WAIT * 2 ** min(attempts, 20), LONGEST_WAIT)
 
 
-def _messages(due: Iterable[RaisedAlert], notifier: Notifier) -> list[tuple[str, list[RaisedAlert]]]:
+def _messages(due: Iterable[RaisedAlert]) -> list[tuple[str, list[RaisedAlert]]]:
     """Return (channel, alerts) of each message, in the order of the first alert of each."""
     bursts: dict[tuple[str, str, PipelinePath], list[RaisedAlert]] = {}
     for row in due:
-        channel = row.alert.key.partition("|")[0]
-        if channel in notifier.channels:
-            bursts.setdefault((channel, row.alert.kind, row.alert.pipeline), []).append(row)
+        bursts.setdefault((row.alert.key.partition("|")[0], row.alert.kind, row.alert.pipeline), []).append(row)
     messages: list[tuple[str, list[RaisedAlert]]] = []
     for (channel, _, _), rows in bursts.items():
         messages += [(channel, rows)] if len(rows) >= FOLD_FROM else [(channel, [row]) for row in rows]

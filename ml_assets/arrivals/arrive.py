@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from ml_assets.arrivals.inspect import Accepted, Rejected, Unchanged, Waiting, inspect
-from ml_assets.arrivals.known import SOURCE, KnownFiles, storable, usual_size
+from ml_assets.arrivals.known import KnownFiles, storable
 from ml_assets.arrivals.listing import Candidate, Cursor, scan
 from ml_assets.arrivals.one_file import listed_alone, name_of
 from ml_assets.arrivals.pattern import ArrivalPattern
 from ml_assets.arrivals.quarantine import ChangedMeanwhileError, quarantine
-from ml_assets.arrivals.settings import ArrivalSettings
+from ml_assets.arrivals.settings import SOURCE, ArrivalSettings
+from ml_assets.arrivals.usual_size import UsualSizes
 from ml_assets.errors import SourceError
 from ml_assets.interfaces import DataStore, Event, EventFailure, Inbox, InboxEvent, Receipt
 from ml_assets.reading.pipeline_file import LoadedPipeline
@@ -71,6 +72,7 @@ class Arrived:
         buried: Dead letters of bad files that could not be put aside.
         waiting: Files that come again: not complete yet, over the rate cap, or left for want of time.
         reasons: Why some of them wait, a sentence each, at most ten.
+        in_vain: Of files whose bytes came before and were given up: what starts them again, at most ten.
     """
 
     cursor: Cursor
@@ -79,6 +81,7 @@ class Arrived:
     buried: tuple[InboxEvent, ...] = ()
     waiting: int = 0
     reasons: tuple[str, ...] = ()
+    in_vain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,7 @@ class Became:
     Attributes:
         fate: "received", "repeated" or "refused" by the inbox; "unchanged": dealt with before; "waiting": offer it
             again; "gone": not there; "not_ours": none of the pipeline's; "quarantined"; "buried": a dead letter.
-        reason: Why, for a reader; empty when it was received.
+        reason: Why, for a reader; empty when it was received, and of what was dealt with before unless in vain.
         event: As the inbox has it, when it was received or buried.
         quarantined: Where it was put, when it was.
     """
@@ -119,19 +122,19 @@ class _Desk:
     pattern: ArrivalPattern
     settings: ArrivalSettings
     known: KnownFiles
-    usual_size: int | None
+    sizes: UsualSizes
     now: datetime
 
     def judge(self, candidate: Candidate) -> _Judged:
         """Inspect one candidate, and put it aside when it is bad."""
         if self.known.is_same_version(candidate):
-            return _Judged(fate="unchanged", reason="This version of the file was dealt with before.")
+            return _Judged(fate="unchanged", reason=self.known.given_up(candidate))
         found = inspect(
             self.services.landing,
             self.pipeline.spec,
             candidate,
             settings=self.settings,
-            usual_size=self.usual_size,
+            usual_size=self.sizes.of,
             now=self.now,
             is_known=lambda partition, sha256: self.known.is_same_content(candidate, partition, sha256),
             pattern=self.pattern,
@@ -143,8 +146,12 @@ class _Desk:
         if isinstance(found, Waiting):
             return _Judged(fate="waiting", reason=storable(found.reason))
         if isinstance(found, Unchanged):
-            return _Judged(fate="unchanged", reason="The partition was, or is being, made of these bytes.")
+            return _Judged(fate="unchanged", reason=self.known.given_up(candidate))
         return _Judged(fate="gone", reason="The file is no longer there.")
+
+    def is_in_vain(self, candidate: Candidate, judged: _Judged) -> bool:
+        """Whether bytes that were given up were landed again; a file that only lies there still is not told anew."""
+        return judged.fate == "unchanged" and judged.reason != "" and not self.known.is_same_version(candidate)
 
     def _put_aside(self, candidate: Candidate, rejected: Rejected) -> _Judged:
         try:
@@ -230,6 +237,7 @@ def arrive(
         buried=tuple(one.buried for _, one in judged if one.buried),
         waiting=len(found.candidates) - len(dealt_with),
         reasons=tuple(reasons[:10]),
+        in_vain=tuple(f"{storable(c.place)}: {one.reason}" for c, one in judged if desk.is_in_vain(c, one))[:10],
     )
 
 
@@ -288,7 +296,7 @@ def _desk(
         pattern=pattern,
         settings=settings,
         known=KnownFiles.of(services.inbox, services.data_store, path, candidates),
-        usual_size=usual_size(services.inbox, path),
+        sizes=UsualSizes(services.inbox, pipeline.spec),
         now=now,
     )
 

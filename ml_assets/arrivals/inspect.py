@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import IO, Any
 
+from ml_assets.arrivals.completeness import PATIENCE, ends_a_line, is_fresh, missing_end, other_format
 from ml_assets.arrivals.listing import Candidate
 from ml_assets.arrivals.pattern import ArrivalPattern, Misnamed
 from ml_assets.arrivals.settings import ArrivalSettings
+from ml_assets.arrivals.usual_size import UsualSize
 from ml_assets.errors import SourceError
 from ml_assets.file_formats import parse_table, unpacked_bytes
 from ml_assets.periods import split_partition
@@ -20,9 +22,6 @@ from ml_assets.sources import (
     require_same,
 )
 from ml_assets.spec import PipelineSpec
-
-CLOCK_SKEW = timedelta(seconds=60)
-"""A file from further in the future has a wrong time: waiting until then would be waiting forever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,7 @@ def inspect(
     candidate: Candidate,
     *,
     settings: ArrivalSettings,
-    usual_size: int | None,
+    usual_size: Callable[[str], UsualSize | None],
     now: datetime,
     is_known: Callable[[str, str], bool] = lambda partition, sha256: False,
     pattern: ArrivalPattern | None = None,
@@ -104,7 +103,7 @@ def inspect(
         spec: The pipeline's description.
         candidate: The file as it was listed.
         settings: Limits of the policy.
-        usual_size: Usual size of the pipeline's files in bytes, or None when unknown.
+        usual_size: Returns what is usual for the file of a partition, or None when that is not known.
         now: The instant, UTC.
         is_known: Whether bytes, by partition and SHA-256, were dealt with before; they are then not parsed.
         pattern: The pipeline's pattern, when the caller has it already.
@@ -113,15 +112,19 @@ def inspect(
     found = pattern.match(candidate.name)
     if found is None:
         return Gone()
-    waiting = _unsettled(candidate, settings, now)
-    if waiting is not None:
-        return waiting
+    if is_fresh(candidate, settings.settle, now):
+        seconds = settings.settle.total_seconds()
+        return Waiting(reason=f"{candidate.place} was written to less than {seconds:g} s ago; it may not be complete.")
     if isinstance(found, Misnamed):
         return Rejected(reason=found.reason, kind="misnamed")
     try:
         wrong, size = _wrong_kind(landing, candidate, found)
         if wrong is None:
-            wrong = _wrong_size(size, found, settings, usual_size)
+            wrong = _wrong_size(size, found, settings, usual_size(found))
+        if (wrong is None or wrong.kind == "empty") and is_fresh(candidate, PATIENCE, now):
+            growing = _may_grow(landing, candidate, spec)
+            if growing is not None:
+                return growing
         return wrong or _read(landing, spec, candidate, found, is_known, settings.max_bytes)
     except FileNotFoundError:
         return Gone()
@@ -129,13 +132,16 @@ def inspect(
         return Waiting(reason=f"{candidate.place} cannot be read now: {error}")
 
 
-def _unsettled(candidate: Candidate, settings: ArrivalSettings, now: datetime) -> Waiting | None:
-    """Return that a file was written to just now, by comparison of its own time with ours."""
-    age = timedelta(seconds=now.timestamp() - candidate.mtime_ns / 1e9)
-    if -CLOCK_SKEW <= age < settings.settle:
-        seconds = settings.settle.total_seconds()
-        return Waiting(reason=f"{candidate.place} was written to less than {seconds:g} s ago; it may not be complete.")
-    return None
+def _may_grow(landing: LandingZone, candidate: Candidate, spec: PipelineSpec) -> Waiting | None:
+    """Return that a file has no end yet; told by its last bytes, for it is looked at again and again."""
+    try:
+        missing = missing_end(landing, candidate, spec.source.format)
+    except SourceError:
+        return None  # reading it says what is wrong
+    if missing is None:
+        return None
+    rest = PATIENCE.total_seconds()
+    return Waiting(reason=f"{candidate.place} {missing}; it counts as cut once it was unchanged for {rest:g} s.")
 
 
 def _wrong_kind(landing: LandingZone, candidate: Candidate, partition: str) -> tuple[Rejected | None, int]:
@@ -162,7 +168,7 @@ def _wrong_kind(landing: LandingZone, candidate: Candidate, partition: str) -> t
     return None, real.stat().st_size
 
 
-def _wrong_size(size: int, partition: str, settings: ArrivalSettings, usual_size: int | None) -> Rejected | None:
+def _wrong_size(size: int, partition: str, settings: ArrivalSettings, usual: UsualSize | None) -> Rejected | None:
     if size == 0:
         return Rejected(reason="The file is empty. Land the complete file.", kind="empty", partition=partition)
     if size > settings.max_bytes:
@@ -171,15 +177,14 @@ def _wrong_size(size: int, partition: str, settings: ArrivalSettings, usual_size
             "Land a smaller one, or raise the limit."
         )
         return Rejected(reason=reason, kind="too_large", partition=partition)
-    if usual_size is not None and size > settings.size_ratio * usual_size:
+    if usual is not None and size > settings.size_ratio * usual.n_bytes:
         reason = (
-            f"The file has {size:,} bytes, {size / usual_size:.1f} times the usual {usual_size:,}; the policy's "
-            f"arrivals.size_ratio allows {settings.size_ratio:g} times. If it is right, raise the ratio and land it "
-            "again."
+            f"The file has {size:,} bytes, {size / usual.n_bytes:.1f} times {usual.of} ({usual.n_bytes:,}); the "
+            f"policy's arrivals.size_ratio allows {settings.size_ratio:g} times. If it is right, raise the ratio and "
+            "land it again."
         )
-        return Rejected(
-            reason=reason, kind="too_large", partition=partition, details={"size": size, "usual_size": usual_size}
-        )
+        details = {"size": size, "usual_size": usual.n_bytes}
+        return Rejected(reason=reason, kind="too_large", partition=partition, details=details)
     return None
 
 
@@ -203,7 +208,10 @@ def _read(
         with open_whole(landing, place) as (file, sha256):
             if is_known(partition, sha256):
                 return Unchanged(partition=partition, sha256=sha256)
-            if source.format == "csv" and not _ends_a_line(file):
+            if source.format == "csv" and (other := other_format(file)) is not None:
+                reason = f"{place} begins like {other}; expected CSV in UTF-8. Unpack or convert it, and land that."
+                return Rejected(reason=reason, kind="unreadable", partition=partition, sha256=sha256)
+            if source.format == "csv" and not ends_a_line(file):
                 reason = (
                     f"{place} does not end with a line end: its last line is cut. Land the complete file; the last "
                     "line of a CSV file ends with a line end too."
@@ -283,8 +291,3 @@ def _unpacked(file: IO[bytes], spec: PipelineSpec) -> int:
         return unpacked_bytes(file, spec.source.columns)
     except Exception:  # noqa: BLE001 - a damaged footer may raise anything
         return 0
-
-
-def _ends_a_line(file: IO[bytes]) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) in (b"\n", b"\r")

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from ml_assets.arrivals.inspect import Accepted
 from ml_assets.arrivals.listing import Candidate
+from ml_assets.arrivals.settings import SOURCE
+from ml_assets.inbox_rules import GIVEN_UP_STATES
 from ml_assets.interfaces import DataStore, Event, Inbox, InboxEvent, PipelinePath
 from ml_assets.stages.source_file import made_of
 from ml_assets.texts import visible_text
 
-SOURCE = "arrivals"
 _MOST_PLACES = 500
-_FEWEST_SIZES, _MOST_SIZES = 5, 20
-_LOOK_BACK = 200
 _OVER = ("done", "dead", "discarded")
 
 
@@ -62,6 +60,17 @@ class KnownFiles:
             return last.state != "done" or made is None or made == sha256
         return last.state in _OVER and made == sha256
 
+    def given_up(self, candidate: Candidate) -> str:
+        """Return that the newest event of a file's place was given up, and what starts it again; else nothing."""
+        last = self.last.get(storable(candidate.place))
+        if last is None or last.state not in GIVEN_UP_STATES:
+            return ""
+        what = "is a dead letter" if last.state == "dead" else "was discarded"
+        return (
+            f"These bytes came before as event {last.number}, which {what}. Once its cause is mended: "
+            f"ml-assets dead-letters replay {last.number}"
+        )
+
     def event(self, candidate: Candidate, accepted: Accepted) -> Event:
         """Return the event of an accepted file.
 
@@ -84,13 +93,6 @@ class KnownFiles:
                 "stamp": f"{candidate.stamp:012x}",
             },
         )
-
-
-def usual_size(inbox: Inbox, path: PipelinePath) -> int | None:
-    """Return the median size of the newest accepted files of a pipeline in bytes, or None when there are too few."""
-    events = inbox.events(pipelines=[path], limit=_LOOK_BACK)
-    sizes = [e.event.payload["size"] for e in events if e.event.source == SOURCE and e.event.payload.get("sha256")]
-    return None if len(sizes) < _FEWEST_SIZES else int(median(sizes[:_MOST_SIZES]))
 
 
 def storable(place: str) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ml_assets.arrivals.known import SOURCE
 from ml_assets.arrivals.quarantine import REASON_SUFFIX, quarantine_folder
+from ml_assets.arrivals.settings import SOURCE
 from ml_assets.errors import SourceError
 from ml_assets.interfaces import Inbox, PipelinePath
 from ml_assets.sources import LandingZone

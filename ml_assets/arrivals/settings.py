@@ -6,6 +6,9 @@ from typing import Self
 
 from ml_assets.interfaces import EffectivePolicy
 
+SOURCE = "arrivals"
+"""Source of the events that files are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArrivalSettings:

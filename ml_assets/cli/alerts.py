@@ -8,10 +8,11 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ml_assets.alerting.sending import LONGEST_WAIT
 from ml_assets.cli.arguments import current_project
 from ml_assets.cli.tables import add_row, make_console
 from ml_assets.errors import AlertError
-from ml_assets.interfaces import Alert, RaisedAlert
+from ml_assets.interfaces import Alert, AlertStore, RaisedAlert
 
 _MOST_SHOWN = 200
 
@@ -25,9 +26,8 @@ def alerts() -> None:
 @click.option("--pending", is_flag=True, help="Only those that did not arrive yet.")
 def list_alerts(pending: bool) -> None:
     """Show the newest alerts, newest first, a row for each channel."""
-    console = make_console()
-    kept = current_project().profile.services().alerts.recent(_MOST_SHOWN)
-    shown = [row for row in kept if row.sent_at is None or not pending]
+    console, services = make_console(), current_project().profile.services()
+    shown = _unsent(services.alerts) if pending else services.alerts.recent(_MOST_SHOWN)
     if not shown:
         console.print("Every alert was sent." if pending else "There was no alert yet.")
         return
@@ -36,8 +36,11 @@ def list_alerts(pending: bool) -> None:
         table.add_column(column, overflow="fold", no_wrap=column in {"raised", "channel", "kind"})
     for row in shown:
         channel = row.alert.key.partition("|")[0]
-        add_row(table, f"{row.created_at:%Y-%m-%d %H:%M}", channel, row.alert.kind, row.alert.title, _state(row))
+        state = _state(row, channel in services.notifier.channels)
+        add_row(table, f"{row.created_at:%Y-%m-%d %H:%M}", channel, row.alert.kind, row.alert.title, state)
     console.print(table)
+    if pending and len(shown) == _MOST_SHOWN:
+        console.print(f"These are the oldest {_MOST_SHOWN} that did not arrive; there may be more.")
 
 
 @alerts.command()
@@ -72,9 +75,17 @@ def test(channel: str | None) -> None:
         sys.exit(1)
 
 
-def _state(row: RaisedAlert) -> str:
+def _unsent(alerts: AlertStore) -> list[RaisedAlert]:
+    """Return the oldest alerts that did not arrive, however many did since, newest first."""
+    longest = datetime.now(UTC) + 2 * LONGEST_WAIT  # nothing is put off for longer
+    return alerts.pending(now=longest, limit=_MOST_SHOWN)[::-1]
+
+
+def _state(row: RaisedAlert, has_channel: bool) -> str:
     if row.sent_at is not None:
         return f"sent {row.sent_at:%Y-%m-%d %H:%M}"
+    if not has_channel:
+        return "there is no such channel now; sent when there is again"
     if row.attempts:
         times = "1 time" if row.attempts == 1 else f"{row.attempts} times"
         return f"failed {times}, next at {row.not_before:%Y-%m-%d %H:%M}: {row.last_error}"

@@ -10,6 +10,18 @@ from ml_assets.cli.project import Project, load_project
 from ml_assets.interfaces import PipelinePath
 
 
+class Sentence(click.ParamType):
+    """A reason for the record: text with something in it, without the blanks around it."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it; fails when it says nothing, as an unset variable of a shell does."""
+        if not value.strip():
+            self.fail("it is empty; say why in a sentence.", param, ctx)
+        return value.strip()
+
+
 def current_project() -> Project:
     """Return the project that the command line was given, or else the one around the current folder."""
     return click.get_current_context().find_object(Project) or load_project()

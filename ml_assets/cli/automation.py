@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
-from ml_assets.cli.arguments import current_project, pipeline_path
+from ml_assets.cli.arguments import Sentence, current_project, pipeline_path
 from ml_assets.cli.backfill import find_pipeline
 from ml_assets.interfaces import Record
 from ml_assets.retraining.attempts import Attempt, History
@@ -45,7 +45,7 @@ def explain(pipeline: str, last: int) -> None:
 
 @automation.command()
 @click.argument("pipeline", metavar="TEAM/PIPELINE")
-@click.option("--reason", required=True, help="Why, in a sentence.")
+@click.option("--reason", type=Sentence(), required=True, help="Why, in a sentence.")
 def request(pipeline: str, reason: str) -> None:
     """Ask that the pipeline retrains for its newest complete period, as soon as no limit of the policy holds.
 

@@ -9,7 +9,7 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ml_assets.cli.arguments import current_project, pipeline_path
+from ml_assets.cli.arguments import Sentence, current_project, pipeline_path
 from ml_assets.cli.tables import add_row, make_console
 from ml_assets.errors import InboxError
 from ml_assets.inbox_rules import place_of, unknown_event
@@ -88,7 +88,7 @@ def replay(numbers: Sequence[int], pipeline: str | None) -> None:
 
 @dead_letters.command()
 @click.argument("number", type=click.IntRange(min=1))
-@click.option("--reason", required=True, help="Why it does not matter, in a sentence.")
+@click.option("--reason", type=Sentence(), required=True, help="Why it does not matter, in a sentence.")
 def discard(number: int, reason: str) -> None:
     """Say that a dead letter does not matter; it stays in the inbox, and can be replayed."""
     project = current_project()

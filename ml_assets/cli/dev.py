@@ -1,5 +1,7 @@
 """`ml-assets dev`: the Dagster UI with its daemon and the MLflow UI, on the state of this project."""
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -7,6 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -14,6 +18,8 @@ from ml_assets.cli.project import load_project
 
 STOP_SECONDS = 20
 START_SECONDS = 180
+MOST_LOG_BYTES = 50_000_000
+"""Of one server's log; the daemon writes some 30 MB a day. What was before is kept once, with .1 at its end."""
 
 
 @click.command()
@@ -67,7 +73,7 @@ def dev(port: int, mlflow_port: int) -> None:
         if tracker is not None:
             click.echo(f"MLflow UI    http://127.0.0.1:{mlflow_port}")
         click.echo(f"Logs         {logs}\nStop with Ctrl-C.")
-        _watch(processes)
+        _watch(processes, [logs / f"{name.replace(' ', '_')}.log" for name in processes])
     except KeyboardInterrupt:
         click.echo("Stopping.")
     finally:
@@ -98,10 +104,24 @@ def _wait_until_up(url: str, processes: dict[str, subprocess.Popen]) -> None:
     raise click.ClickException(f"The Dagster UI did not answer within {START_SECONDS} seconds; see the logs.")
 
 
-def _watch(processes: dict[str, subprocess.Popen]) -> None:
+def _watch(processes: dict[str, subprocess.Popen], logs: Sequence[Path]) -> None:
     while True:
         _require_alive(processes)
+        for log in logs:
+            begin_anew(log, MOST_LOG_BYTES)
         time.sleep(1)
+
+
+def begin_anew(log: Path, most_bytes: int) -> None:
+    """Put what a log has aside when it is too long, in the place of what was put aside before.
+
+    Its writer goes on in the same file, which it opened to append; a line of the moment in between may be lost.
+    """
+    if log.stat().st_size > most_bytes:
+        copy = log.with_name(f"{log.name}.new")
+        shutil.copyfile(log, copy)
+        copy.replace(log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
 
 def _require_alive(processes: dict[str, subprocess.Popen]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ml_assets.cli.chart_stops import stop_problems
 from ml_assets.cli.chart_values import FOLDER, ChartValues, form_problems, read_chart_values
 from ml_assets.cli.team_files import location_files, locations_in, pipeline_files, require_name, with_location
 from ml_assets.errors import SpecError
@@ -95,7 +96,7 @@ def _end_of(lines_of: Mapping[Any, int], path: tuple[str], lines: list[str]) -> 
 
 
 def _require_added(root: Path, before: ChartValues, text: str, team: str) -> None:
-    """Refuse a text that is not the one before with one team more, or that the chart's schema refuses."""
+    """Refuse a text that is not the one before with one team more, or that the chart refuses."""
     by_hand = click.UsageError(
         f"{before.document.file}: the list `teams` cannot be extended by itself; expected one `- name:` a team, each "
         f"on lines of its own. Add `- name: {team}` by hand, then run this again for the rest."
@@ -108,7 +109,10 @@ def _require_added(root: Path, before: ChartValues, text: str, team: str) -> Non
     rest = {**after.document.data, "teams": None} == {**before.document.data, "teams": None}
     if names != [*(entry["name"] for entry in _listed(before)), team] or not rest:
         raise by_hand
-    if problems := form_problems(after):
+    # Which namespace the release has is asked by `check`; what the team itself would stop is told now.
+    place = f"teams[{len(names) - 1}]"
+    problems = form_problems(after) or [p for p in stop_problems(after, namespace="") if p.field.startswith(place)]
+    if problems:
         told = "\n".join(f"  {problem}" for problem in problems)
         count = wording.count(len(problems), "problem")
         raise click.UsageError(f"With {team} the values would have {count}; nothing was changed.\n{told}")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import click
 
-from ml_assets.cli.arguments import current_project, pipeline_paths
+from ml_assets.cli.arguments import Sentence, current_project, pipeline_paths
 from ml_assets.cli.project import Project
 from ml_assets.interfaces import PipelinePath
 from ml_assets.retraining import pauses
@@ -13,7 +13,7 @@ from ml_assets.texts import visible_text
 
 @click.command()
 @click.argument("scope", metavar="[TEAM|TEAM/PIPELINE]", required=False)
-@click.option("--reason", required=True, help="Why, in a sentence.")
+@click.option("--reason", type=Sentence(), required=True, help="Why, in a sentence.")
 def pause(scope: str | None, reason: str) -> None:
     """Let nothing start by itself: no arrivals, retrainings or conditions, until `ml-assets resume`.
 

@@ -47,8 +47,13 @@ def is_partition(spec: PipelineSpec, partition: str) -> bool:
 
 def is_over(spec: PipelineSpec, partition: str, now: datetime) -> bool:
     """Whether a partition's period has ended: before that Dagster knows no such partition, and refuses its run."""
+    return end_of(spec, partition) <= now
+
+
+def end_of(spec: PipelineSpec, partition: str) -> datetime:
+    """Return when a partition's period ends."""
     periods = Periods.of(spec.partitions, spec.source.event_time.timezone)
-    return periods.bounds(split_partition(partition)[1])[1] <= now
+    return periods.bounds(split_partition(partition)[1])[1]
 
 
 def cover(spec: PipelineSpec, partitions: Collection[str], *, most: int) -> list[Box]:

@@ -3,11 +3,14 @@
 from datetime import datetime
 from uuid import uuid4
 
-from ml_assets.delivery.boxes import is_over
+from ml_assets.delivery.boxes import end_of, is_over
 from ml_assets.delivery.plan import BatchPlan, plan_batches, plan_of, strangers
 from ml_assets.delivery.settings import FILES, LEASE, DeliverySettings
+from ml_assets.inbox_rules import CLOCK_SKEW
 from ml_assets.interfaces import EventFailure, Inbox, InboxEvent
 from ml_assets.spec import PipelineSpec
+
+_MOST_RESTING = 1000
 
 
 def claim_batches(
@@ -48,6 +51,28 @@ def claim_batches(
         else:
             claimed.append(whole)
     return claimed
+
+
+def nothing_before(inbox: Inbox, spec: PipelineSpec, settings: DeliverySettings, *, now: datetime) -> datetime | None:
+    """Return an instant before which no waiting event of a pipeline can be ready, unless the inbox changes.
+
+    None when one may be ready now, or when so many wait that it is not worth finding out. The file of a period that is
+    not over may wait for weeks; nobody needs to look for it every five seconds.
+
+    Args:
+        inbox: The inbox.
+        spec: The pipeline.
+        settings: What its policy says of events.
+        now: The instant, UTC.
+    """
+    waiting = inbox.events(pipelines=[(spec.team, spec.name)], states=["waiting"], limit=_MOST_RESTING)
+    if len(waiting) == _MOST_RESTING or strangers(waiting, spec):
+        return None
+    late = now + CLOCK_SKEW  # what was stamped by a clock that was ahead is due, as for `Inbox.ready`
+    if any(e.received_at > late or e.not_before > late + settings.retry.longest for e in waiting):
+        return None
+    first = min((max(e.not_before, end_of(spec, e.event.partition)) for e in waiting), default=now)
+    return first if first > now else None
 
 
 def _give_up(

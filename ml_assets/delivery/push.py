@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Protocol
 
-from ml_assets.arrivals import ArrivalSettings, Became, arrive_one
+from ml_assets.arrivals import ArrivalPattern, ArrivalSettings, Became, arrive_one
+from ml_assets.arrivals.one_file import name_of
 from ml_assets.delivery.claiming import claim_batches
 from ml_assets.delivery.plan import BatchPlan
 from ml_assets.delivery.settings import DeliverySettings
-from ml_assets.interfaces import Event, PipelinePath, Receipt
+from ml_assets.interfaces import EffectivePolicy, Event, PipelinePath, Receipt
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.retraining.pauses import paused
 from ml_assets.stages.step import Services
@@ -49,15 +51,28 @@ class Push:
         """Return what the policy says of a pipeline's events."""
         return DeliverySettings.of(self.services.policy.effective(path))
 
-    def take_file(self, path: PipelinePath, place: str, *, now: datetime) -> Became:
-        """Look at one file, and put it into the inbox when it is good."""
-        return arrive_one(
-            self.services,
-            self.submission.pipelines[path],
-            place,
-            settings=ArrivalSettings.of(self.services.policy.effective(path)),
-            now=now,
-        )
+    @cached_property
+    def _patterns(self) -> dict[PipelinePath, ArrivalPattern]:
+        return {path: ArrivalPattern.of(loaded.spec) for path, loaded in self.submission.pipelines.items()}
+
+    def owners(self, place: str) -> list[PipelinePath]:
+        """Return the pipelines that a file is of by its name; no policy is read for the others, which may be many."""
+        landing = self.services.landing
+        return [path for path, pattern in self._patterns.items() if name_of(landing, pattern, place) is not None]
+
+    def take_file(
+        self, path: PipelinePath, place: str, *, now: datetime, policy: EffectivePolicy | None = None
+    ) -> Became:
+        """Look at one file, and put it into the inbox when it is good.
+
+        Args:
+            path: The pipeline.
+            place: The file's URL in the form of `source.url`, or its full path or URL.
+            now: The instant, UTC.
+            policy: What holds for the pipeline now; it is read when it is not given.
+        """
+        settings = ArrivalSettings.of(policy or self.services.policy.effective(path))
+        return arrive_one(self.services, self.submission.pipelines[path], place, settings=settings, now=now)
 
     def take_up(self, event: Event, *, now: datetime) -> Receipt:
         """Put one event into the inbox."""

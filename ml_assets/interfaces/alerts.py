@@ -1,5 +1,6 @@
 """What is asked of the alerts' store: what people must be told, raised once and sent until it arrives."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -62,8 +63,22 @@ class AlertStore(Protocol):
         """
         ...
 
-    def pending(self, *, now: datetime, limit: int = 100) -> list[RaisedAlert]:
-        """Return the alerts that are to be sent now: not sent, and not put off beyond `now`; oldest first."""
+    def pending(
+        self,
+        *,
+        now: datetime,
+        pipelines: Collection[PipelinePath] | None = None,
+        channels: Collection[str] | None = None,
+        limit: int = 100,
+    ) -> list[RaisedAlert]:
+        """Return the alerts that are to be sent now: not sent, and not put off beyond `now`; oldest first.
+
+        Args:
+            now: The instant (UTC).
+            pipelines: Whose alerts; None for all.
+            channels: Only of keys that begin with one of these and a "|"; None for all.
+            limit: How many at most, of those that match: whatever nobody sends must not hide the others.
+        """
         ...
 
     def sent(self, key: str, *, now: datetime) -> None:

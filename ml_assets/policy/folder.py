@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,20 +72,22 @@ def read_tree(
     files: list[PolicyFile] = []
     people: list[Person] = []
     shown = (shown_as or url).rstrip("/")
-    documents = list(_documents(url, storage_options or {}, shown, problems))
+    contents = _contents(url, storage_options or {}, shown, problems)
     compute, compute_problems = ComputeRules(), [p for p in problems if p.file == f"{shown}/{COMPUTE}"]
     problems = [p for p in problems if p not in compute_problems]
-    for parts, document in documents:
-        if document is None:
-            continue
+    for parts, file, content in contents:
         if parts == (PEOPLE,):
-            people += read_people(document, problems)
+            document = _parsed(file, content, problems)
+            people += [] if document is None else read_people(document, problems)
         elif parts == (COMPUTE,):
-            compute = read_compute(document, compute_problems)
+            document = _parsed(file, content, compute_problems)
+            compute = compute if document is None else read_compute(document, compute_problems)
         else:
-            files.append(read_policy_file(document, *_place(parts), problems))
+            found, wrong = _policy_file(parts, file, content)
+            files += found
+            problems += wrong
     people += _trial_people(trial_people, problems)
-    domains = sorted(_place(parts)[1][0] for parts, _ in documents if parts[0] == "domains")
+    domains = sorted(_place(parts)[1][0] for parts, _, _ in contents if parts[0] == "domains")
     problems += _unknown_domains(files, domains)
     by_name = told_apart(people, problems)
     return PolicyTree(
@@ -93,7 +96,7 @@ def read_tree(
         problems=tuple(problems),
         compute=compute,
         compute_problems=tuple(compute_problems),
-        n_files=len(documents),
+        n_files=len(contents),
     )
 
 
@@ -127,10 +130,10 @@ def read_compute_rules(
     return rules
 
 
-def _documents(
+def _contents(
     url: str, options: Mapping[str, Any], shown: str, problems: list[Problem]
-) -> Iterator[tuple[tuple[str, ...], PositionedYaml | None]]:
-    """Yield each file that belongs to the tree by its path below the root; None for one that is no YAML."""
+) -> list[tuple[tuple[str, ...], str, bytes]]:
+    """Return (path below the root, path for readers, bytes) of each file that belongs to the tree."""
     try:
         system, root = _open(url, options)
         found = sorted(_walk(system, root, (), shown, problems), key=lambda file: file.parts)
@@ -144,8 +147,19 @@ def _documents(
         raise PolicyError(f"The policy folder {shown} cannot be read: {error}") from error
     if (ORGANIZATION,) not in [file.parts for file, _ in contents]:
         problems.append(_without_organization(shown))
-    for file, content in contents:
-        yield file.parts, _parsed(file.shown, content, problems)
+    return [(file.parts, file.shown, content) for file, content in contents]
+
+
+@lru_cache(maxsize=4096)
+def _policy_file(parts: tuple[str, ...], file: str, content: bytes) -> tuple[list[PolicyFile], list[Problem]]:
+    """Return what one file says, if it is YAML, and what is wrong in it.
+
+    Bytes that were parsed before are not parsed again: a hundred pipelines have a hundred files, and each decision
+    about any of them reads them all. The caller changes neither list.
+    """
+    problems: list[Problem] = []
+    document = _parsed(file, content, problems)
+    return ([] if document is None else [read_policy_file(document, *_place(parts), problems)]), problems
 
 
 def _open(url: str, options: Mapping[str, Any]) -> "tuple[AbstractFileSystem, str]":

@@ -8,7 +8,7 @@ from ml_assets.digest import document_digest
 from ml_assets.errors import PolicyError, Problem
 from ml_assets.interfaces import EffectivePolicy, PipelinePath, Setting, SettingKind, SettingValue
 from ml_assets.policy.catalogue import CATALOGUE, shown
-from ml_assets.policy.tree import Entry, PolicyFile, PolicyTree, files_above, files_for
+from ml_assets.policy.tree import Entry, Places, PolicyFile, PolicyTree, by_place, files_above, files_for
 from ml_assets.reading.wording import count
 
 WHICH_WAY: Mapping[SettingKind, str] = {
@@ -106,12 +106,13 @@ def _as_number(value: SettingValue) -> float:
 
 def loosenings(files: Sequence[PolicyFile], at: datetime) -> list[Problem]:
     """Return every entry in force at an instant that loosens what an upper level in force locks."""
-    return [problem for file in files for problem in _loosenings_of(file, files, at)]
+    placed = by_place(files)
+    return [problem for file in files for problem in _loosenings_of(file, placed, at)]
 
 
-def _loosenings_of(file: PolicyFile, files: Sequence[PolicyFile], at: datetime) -> Iterator[Problem]:
+def _loosenings_of(file: PolicyFile, placed: Places, at: datetime) -> Iterator[Problem]:
     mine = file.in_force(at)
-    for upper in files_above(files, file.level, file.scope):
+    for upper in files_above(placed, file.level, file.scope):
         for name, lock in upper.in_force(at).items():
             if lock.setting.locked and name in mine:
                 yield from _against(mine[name], lock.setting)

@@ -1,6 +1,6 @@
 """The parsed policy tree: which file sets what, for whom and when."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -86,34 +86,42 @@ class PolicyTree:
         return sorted((f.scope[0], f.scope[1]) for f in self.files if f.level == "pipeline")
 
 
-def files_above(files: Sequence[PolicyFile], level: Level, scope: tuple[str, ...]) -> list[PolicyFile]:
+Places = Mapping[tuple[str, tuple[str, ...]], PolicyFile]
+"""(level, scope) → the file that speaks for it."""
+
+
+def by_place(files: Iterable[PolicyFile]) -> Places:
+    """Return the files of a tree by what they speak for."""
+    return {(f.level, f.scope): f for f in files}
+
+
+def files_above(placed: Places, level: Level, scope: tuple[str, ...]) -> list[PolicyFile]:
     """Return the files above a place of the tree, from the organization's down.
 
     Args:
-        files: All files, in any order.
+        placed: All files, from `by_place`: whoever asks for many places makes it once.
         level: The place's level.
         scope: Its scope, as `PolicyFile.scope`.
     """
-    return [f for f in _line_of(files, level, scope) if (f.level, f.scope) != (level, scope)]
+    return [f for f in _line_of(placed, level, scope) if (f.level, f.scope) != (level, scope)]
 
 
-def files_for(files: Sequence[PolicyFile], pipeline: PipelinePath) -> list[PolicyFile]:
+def files_for(files: Iterable[PolicyFile], pipeline: PipelinePath) -> list[PolicyFile]:
     """Return the files that speak for a pipeline, from the organization's down to its own."""
-    return _line_of(files, "pipeline", pipeline)
+    return _line_of(by_place(files), "pipeline", pipeline)
 
 
-def _line_of(files: Sequence[PolicyFile], level: Level, scope: tuple[str, ...]) -> list[PolicyFile]:
-    by_place = {(f.level, f.scope): f for f in files}
+def _line_of(placed: Places, level: Level, scope: tuple[str, ...]) -> list[PolicyFile]:
     places: list[tuple[str, tuple[str, ...]]] = [("organization", ())]
     if level == "domain":
         places.append((level, scope))
     elif level in {"team", "pipeline"}:
-        team = by_place.get(("team", scope[:1]))
+        team = placed.get(("team", scope[:1]))
         if team is not None and team.domain is not None:
             places.append(("domain", (team.domain,)))
         places.append(("team", scope[:1]))
         places += [("pipeline", scope)] if level == "pipeline" else []
-    return [by_place[place] for place in places if place in by_place]
+    return [placed[place] for place in places if place in placed]
 
 
 def _begins(entry: Entry) -> datetime:

@@ -1,10 +1,11 @@
 """FakeAlerts, with the suite that every store of alerts passes."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
 from ml_assets.alert_rows import checked_alert, unknown_alert
-from ml_assets.interfaces import Alert, RaisedAlert
+from ml_assets.interfaces import Alert, PipelinePath, RaisedAlert
 from ml_assets.testing.alerts_suite import AlertsSuite, alert
 from ml_assets.texts import storable_text
 
@@ -27,9 +28,21 @@ class FakeAlerts:
         new = RaisedAlert(alert=alert, created_at=now, not_before=now)
         return self.raised.setdefault(alert.key, new) is new
 
-    def pending(self, *, now: datetime, limit: int = 100) -> list[RaisedAlert]:
-        """Return the alerts that are to be sent now, oldest first."""
-        return [one for one in self.raised.values() if one.sent_at is None and one.not_before <= now][:limit]
+    def pending(
+        self,
+        *,
+        now: datetime,
+        pipelines: Collection[PipelinePath] | None = None,
+        channels: Collection[str] | None = None,
+        limit: int = 100,
+    ) -> list[RaisedAlert]:
+        """Return the alerts that are to be sent now, oldest first; see `AlertStore.pending`."""
+        due = [one for one in self.raised.values() if one.sent_at is None and one.not_before <= now]
+        if pipelines is not None:
+            due = [one for one in due if one.alert.pipeline in pipelines]
+        if channels is not None:
+            due = [one for one in due if one.alert.key.startswith(tuple(f"{name}|" for name in channels))]
+        return due[:limit]
 
     def sent(self, key: str, *, now: datetime) -> None:
         """Say that an alert arrived; saying it again changes nothing.

@@ -79,6 +79,20 @@ class AlertsSuite:
         assert [one.alert.key for one in alerts.pending(now=NOW + MINUTE)] == ["0", "1", "2", "3", "4"]
         assert [one.alert.key for one in alerts.recent(2)] == ["4", "3"]
 
+    def test_what_nobody_sends_does_not_hide_the_others(self, alerts: AlertStore) -> None:
+        gone, other, own = ("old", "gone"), ("shop", "returns"), ("flights", "arrival_delay")
+        raised = [("slack", own), ("log", gone), ("LOG", own), ("log", own), ("log", other)]
+        for n, (channel, path) in enumerate(raised):
+            alerts.raise_once(alert(key=f"{channel}|{n}", pipeline=path), now=NOW)
+
+        def keys(**only: Any) -> list[str]:
+            return [one.alert.key for one in alerts.pending(now=NOW, limit=1, **only)]
+
+        assert keys(pipelines=[own, other], channels=["log"]) == ["log|3"]
+        assert keys(pipelines=[other]) == ["log|4"]
+        assert keys(channels=["log", "l_g"]) == ["log|1"]
+        assert keys(channels=["l%", "l_g"]) == keys(channels=[]) == keys(pipelines=[]) == []
+
     def test_what_was_never_raised_cannot_be_sent(self, alerts: AlertStore) -> None:
         with pytest.raises(AlertError, match="No alert 'x' was raised"):
             alerts.sent("x", now=NOW)

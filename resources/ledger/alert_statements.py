@@ -1,12 +1,13 @@
 """Reading and changing alerts on one connection; SQLAlchemy's errors pass through."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from ml_assets.interfaces.alerts import Alert, RaisedAlert
+from ml_assets.interfaces.names import PipelinePath
 from resources.ledger.tables import alerts
 
 
@@ -21,9 +22,21 @@ def insert_alert(connection: sa.Connection, alert: Alert, now: datetime) -> bool
     return True
 
 
-def read_pending(connection: sa.Connection, now: datetime, limit: int) -> list[RaisedAlert]:
-    """Return what is to be sent now, oldest first."""
+def read_pending(
+    connection: sa.Connection,
+    now: datetime,
+    pipelines: Collection[PipelinePath] | None,
+    channels: Collection[str] | None,
+    limit: int,
+) -> list[RaisedAlert]:
+    """Return what is to be sent now of some pipelines over some channels (None for all), oldest first."""
     query = alerts.select().where(alerts.c.sent_at.is_(None), alerts.c.not_before <= now)
+    if pipelines is not None:
+        query = query.where(sa.tuple_(alerts.c.team, alerts.c.pipeline).in_(sorted(set(pipelines))))
+    if channels is not None:
+        # Not LIKE: on SQLite it takes capital letters for small ones.
+        own = (sa.func.substr(alerts.c.key, 1, len(name) + 1) == f"{name}|" for name in sorted(set(channels)))
+        query = query.where(sa.or_(sa.false(), *own))
     return _read(connection, query.order_by(alerts.c.number).limit(limit))
 
 

@@ -1,9 +1,11 @@
 """SqlAlerts: alerts in the ledger's database, raised once and kept until they were sent."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from ml_assets.alert_rows import checked_alert, unknown_alert
 from ml_assets.interfaces.alerts import Alert, RaisedAlert
+from ml_assets.interfaces.names import PipelinePath
 from ml_assets.texts import storable_text
 from resources.ledger.database import SqlStore
 
@@ -25,12 +27,19 @@ class SqlAlerts(SqlStore):
 
             return insert_alert(connection, alert, now)
 
-    def pending(self, *, now: datetime, limit: int = 100) -> list[RaisedAlert]:
-        """Return the alerts that are to be sent now, oldest first."""
+    def pending(
+        self,
+        *,
+        now: datetime,
+        pipelines: Collection[PipelinePath] | None = None,
+        channels: Collection[str] | None = None,
+        limit: int = 100,
+    ) -> list[RaisedAlert]:
+        """Return the alerts that are to be sent now, oldest first; see `AlertStore.pending`."""
         with self._database.reading("Reading alerts") as connection:
             from resources.ledger.alert_statements import read_pending
 
-            return read_pending(connection, now, limit)
+            return read_pending(connection, now, pipelines, channels, limit)
 
     def sent(self, key: str, *, now: datetime) -> None:
         """Say that an alert arrived; saying it again changes nothing.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -14,8 +15,8 @@ import pytest
 from ml_assets.delivery.plan import BatchPlan
 from ml_assets.delivery.push import Push
 from ml_assets.delivery.watching import Watch
-from ml_assets.errors import LedgerError
-from ml_assets.interfaces import PipelinePath
+from ml_assets.errors import LedgerError, PolicyError
+from ml_assets.interfaces import EffectivePolicy, PipelinePath
 from ml_assets.reading.pipeline_file import LoadedPipeline
 from ml_assets.retraining.pauses import pause
 from ml_assets.sources import LandingZone
@@ -55,13 +56,13 @@ class Desk:
     said: list[str]
     landing: Path
 
-    def land(self, name: str, *, age_seconds: float) -> Path:
-        """Let a file be there that was written some time ago."""
+    def land(self, name: str, *, age_seconds: float, now: datetime | None = None) -> Path:
+        """Let a file be there that was written some time before now."""
         file = self.landing / "shop" / name
         land_orders(self.landing.parent / "source", ("2024-01",), per_day=3)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes((self.landing.parent / "source" / "shop" / name).read_bytes())
-        then = datetime.now(UTC).timestamp() - age_seconds
+        then = (now or datetime.now(UTC)).timestamp() - age_seconds
         os.utime(file, (then, then))
         return file
 
@@ -98,8 +99,8 @@ def test_a_file_is_submitted_once_it_settled_and_its_partition_was_quiet(make: C
 
 def test_a_file_that_is_being_written_is_looked_at_when_it_is_complete(make: Callable[..., Desk]) -> None:
     desk = make()
-    file = desk.land("2024-01_DE.csv", age_seconds=0.5)
     now = datetime.now(UTC)
+    file = desk.land("2024-01_DE.csv", age_seconds=0.5, now=now)
     desk.watch.notice(str(file), now=now)
 
     desk.watch.step(now + timedelta(seconds=1.4))
@@ -115,7 +116,7 @@ def test_a_file_that_settles_late_is_looked_at_again(make: Callable[..., Desk]) 
     file = desk.land("2024-01_DE.csv", age_seconds=10)
     now = datetime.now(UTC)
     desk.watch.notice(str(file), now=now)
-    desk.land("2024-01_DE.csv", age_seconds=0)
+    desk.land("2024-01_DE.csv", age_seconds=0, now=now)
 
     desk.watch.step(now)
 
@@ -144,6 +145,52 @@ def test_what_is_elsewhere_is_not_looked_at(make: Callable[..., Desk]) -> None:
     desk = make()
     desk.watch.notice("/else/2024-01_DE.csv", now=datetime.now(UTC))
     assert desk.watch.looks == {}
+
+
+def test_a_burst_reads_the_policy_once_and_only_of_the_pipeline_that_it_is_of(make: Callable[..., Desk]) -> None:
+    desk = make(**{"inbox.debounce_seconds": 0})
+    policy, read = desk.watch.push.services.policy, list[PipelinePath]()
+
+    def effective(path: PipelinePath, at: datetime | None = None) -> EffectivePolicy:
+        read.append(path)
+        return policy.effective(path, at)
+
+    services = replace(desk.watch.push.services, policy=SimpleNamespace(effective=effective))
+    runs = replace(desk.runs, pipelines={**desk.runs.pipelines, ("shop", "other"): _elsewhere(desk)})
+    desk.watch.push = Push(services=services, submission=runs)
+    now = datetime.now(UTC)
+    for name in ("2024-01_DE.csv", "2024-01_FR.csv"):
+        desk.watch.notice(str(desk.land(name, age_seconds=10, now=now)), now=now)
+
+    assert desk.watch.step(now) == ["run-1"]
+    assert len(desk.watch.push.services.inbox.events()) == 2
+    assert read == [PATH, PATH], "once for the files, and once when the run is submitted"
+
+
+def _elsewhere(desk: Desk) -> LoadedPipeline:
+    """Return a pipeline of the same folder whose files have other names."""
+    loaded = desk.runs.pipelines[PATH]
+    source = loaded.spec.source.model_copy(update={"url": "shop/other_{time}_{group}.csv"})
+    return replace(loaded, spec=loaded.spec.model_copy(update={"source": source, "name": "other"}))
+
+
+def test_a_policy_that_cannot_be_read_is_told_and_does_not_end_the_watch(make: Callable[..., Desk]) -> None:
+    desk = make()
+    file = desk.land("2024-01_DE.csv", age_seconds=10)
+
+    def broken(path: PipelinePath) -> EffectivePolicy:
+        raise PolicyError(f"The policy of {'/'.join(path)} has a typo.")
+
+    services = replace(desk.watch.push.services, policy=SimpleNamespace(effective=broken))
+    whole, desk.watch.push = desk.watch.push, Push(services=services, submission=desk.runs)
+    now = datetime.now(UTC)
+    desk.watch.notice(str(file), now=now)
+    assert desk.said == ["shop/returns: The policy of shop/returns has a typo. The sensor will try again."]
+
+    desk.watch.push, later = whole, now + timedelta(seconds=1)
+    desk.watch.notice(str(file), now=later)
+    desk.watch.step(later)
+    assert desk.said[-1] == f"shop/returns: {file} is event 1 for [DE|2024-01]"
 
 
 def test_what_cannot_be_submitted_is_told_and_left_to_the_sensor(make: Callable[..., Desk]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -22,6 +23,7 @@ from ml_assets.retraining.pauses import pause, resume
 from ml_assets.spec import AutomationSpec
 from ml_assets.testing.ledger import decision
 from ml_assets.testing.policy_source import FakePolicySource
+from sensors import arrivals
 from sensors.arrivals import Cursor, build_arrivals_sensor
 from tests.components.shop import Shop, land_orders, services
 
@@ -399,7 +401,9 @@ def test_nothing_starts_while_it_is_paused_and_nothing_is_lost(make: Callable[..
     assert request.partition_key == "DE|2024-01"
 
 
-def test_a_materialization_upstream_is_an_event_of_the_same_partition(make: Callable[..., Location]) -> None:
+def test_a_materialization_upstream_is_an_event_of_the_same_partition(
+    make: Callable[..., Location], clock: Clock
+) -> None:
     location = make()
 
     def upstream(partition: str) -> None:
@@ -410,12 +414,38 @@ def test_a_materialization_upstream_is_an_event_of_the_same_partition(make: Call
     assert location.tick() == [], "the past is no event"
     upstream("DE|2024-02")
     upstream("2024-02")
+    assert location.tick() == [], "another writer may still commit a row with a smaller id"
+    clock.forward(seconds=2)
 
     (request,) = location.tick()
 
     assert request.partition_key == "DE|2024-02"
     assert location.only().event.source == "upstream:team/upstream"
     assert location.tick() == []
+
+
+def test_a_row_of_an_upstream_asset_that_is_committed_late_is_not_passed_by(
+    make: Callable[..., Location], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = make()
+    location.tick()
+    for partition in ("DE|2024-01", "DE|2024-02"):
+        made = dg.AssetMaterialization(dg.AssetKey(["team", "upstream"]), partition=partition)
+        location.instance.report_runless_asset_event(made)
+    fetch = location.instance.fetch_materializations
+
+    def without_the_first(*args: Any, **named: Any) -> Any:
+        found = fetch(*args, **named)
+        return SimpleNamespace(records=[r for r in found.records if r.partition_key != "DE|2024-01"])
+
+    with monkeypatch.context() as patched:  # its writer has the smaller id, and has not committed yet
+        patched.setattr(location.instance, "fetch_materializations", without_the_first)
+        assert location.tick() == []
+    clock.forward(seconds=3)
+
+    (request,) = location.tick()
+
+    assert (request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]) == ("DE|2024-01", "DE|2024-02")
 
 
 class PolicyWithTrouble(FakePolicySource):
@@ -591,6 +621,53 @@ def test_an_event_of_a_period_that_is_not_over_stops_no_tick(make: Callable[...,
 
     assert [request.partition_key for request in location.tick()] == ["DE|2024-02"]
     assert location.events() == {this_month: "waiting", "DE|2024-02": "claimed"}
+
+
+def test_events_that_cannot_be_ready_yet_cost_a_look_a_minute(
+    make: Callable[..., Location], clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = make()
+    (tmp_path / "endless").mkdir()
+    endless = location.shop.component.partitions.model_copy(update={"end": None})
+    automation = AutomationSpec(arrivals=True)
+    location.shop = Shop(
+        tmp_path / "endless", location.world, location.instance, automation=automation, partitions=endless
+    )
+    location.watch(pipelines_of(location.shop.definitions))
+    looks: list[datetime] = []
+    claim_batches = arrivals.claim_batches
+
+    def noted(*args: Any, now: datetime, **named: Any) -> Any:
+        looks.append(now)
+        return claim_batches(*args, now=now, **named)
+
+    monkeypatch.setattr(arrivals, "claim_batches", noted)
+    now = datetime.now(UTC)
+    location.offer(f"DE|{now:%Y-%m}")
+    for _ in range(30):  # two and a half minutes
+        assert location.tick() == []
+        clock.forward(seconds=5)
+    assert len(looks) in (3, 4)
+
+    location.offer("DE|2024-02")  # something that is ready is not kept waiting
+    assert [request.partition_key for request in location.tick()] == ["DE|2024-02"]
+
+
+def test_a_clock_that_is_put_back_does_not_keep_the_sensor_asleep(
+    make: Callable[..., Location], clock: Clock, tmp_path: Path
+) -> None:
+    location = make(**{"inbox.backoff_seconds": 30})
+    location.offer("DE|2024-01")
+    (request,) = location.tick()
+    inbox, now = location.world.inbox, datetime.now(UTC)
+    assert inbox.start(request.run_key or "", "gone", now=now)
+    location.tick()  # the run is gone: the event waits for half a minute
+    assert location.events() == {"DE|2024-01": "waiting"}
+    location.tick()
+    assert Cursor.of(location.cursor).wake > now.timestamp()
+
+    clock.forward(days=-1)  # what waits was stamped by a clock that was ahead, and is due
+    assert len(location.tick()) == 1
 
 
 def test_a_lease_from_before_the_clock_was_put_back_holds_nothing_up(

@@ -18,7 +18,7 @@ def test_two_at_once(team: str, tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root) for _ in range(2)]
 
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
     files = list((tmp_path / team).iterdir())
     assert files
     assert not [file for file in files if file.suffix == ".part"]

@@ -148,6 +148,35 @@ def test_a_pipeline_that_cannot_be_read_is_told_and_tried_again_later(
     assert timedelta(seconds=30) < datetime.fromtimestamp(next_look, UTC) - datetime.now(UTC) < timedelta(minutes=2)
 
 
+def test_a_tick_ends_in_time_and_the_next_one_goes_on_with_what_is_left(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pipeline,) = pipelines(shop).values()
+    paths = [("shop", f"p{number}") for number in range(3)]
+    looked: list[str] = []
+
+    def turn(step: Any, runs: DagsterRuns, now: datetime) -> Any:
+        looked.append(runs.pipeline[1])
+        decision = SimpleNamespace(outcome="wait", reasons=("nothing is new",))
+        return SimpleNamespace(start=None, decision=decision, next_look=None)
+
+    monkeypatch.setattr("sensors.retraining.take_turn", turn)
+    monkeypatch.setattr("sensors.retraining.BUDGET_SECONDS", 0.0)
+    sensor, resources = build_retraining_sensor(dict.fromkeys(paths, pipeline)), dict(vars(shop.world))
+    location = dg.Definitions(assets=shop.definitions.assets, sensors=[sensor], resources=resources)
+    cursor, said = None, []
+    for _ in range(4):
+        with dg.build_sensor_context(
+            instance=shop.instance, resources=resources, cursor=cursor, repository_def=location.get_repository_def()
+        ) as context:
+            tick = sensor.evaluate_tick(context)
+        cursor, said = tick.cursor, [*said, tick.skip_message or ""]
+
+    assert looked == ["p0", "p1", "p2"]
+    assert "2 pipelines are left for the next tick." in said[0]
+    assert said[-1] == "Nothing changed."
+
+
 def test_a_cursor_of_another_form_only_costs_a_look() -> None:
     assert Cursor.of('{"a": 1}') == Cursor.of("[]") == Cursor.of(None) == Cursor()
     some = Cursor(mark="7", seen={"shop/returns": ("d1r2", 3.5)})

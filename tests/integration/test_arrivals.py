@@ -1,5 +1,6 @@
 """Files on a disk and in a store: good ones become events, bad ones go to quarantine with their reason."""
 
+import gzip
 import json
 import os
 import shutil
@@ -17,9 +18,9 @@ from ml_assets import file_formats, sources
 from ml_assets.arrivals import ArrivalSettings, Arrived, Cursor, arrive, arrive_one
 from ml_assets.arrivals import inspect as inspect_module
 from ml_assets.arrivals import quarantine as quarantine_module
-from ml_assets.arrivals.known import usual_size
 from ml_assets.cli.validate import crossings
 from ml_assets.errors import SourceError
+from ml_assets.interfaces import EventFailure, RetryPolicy
 from ml_assets.reading.pipeline_file import check_pipeline
 from ml_assets.sources import LandingZone, read_rows
 from ml_assets.spec import AutomationSpec, PipelineSpec
@@ -198,15 +199,44 @@ def test_ten_times_the_usual_size(landing: Landing) -> None:
     for month in range(1, 6):
         landing.land(f"2024-{month:02d}_DE.csv", csv(f"2024-{month:02d}"))
     assert len(landing.look().receipt.new) == 5
-    usual = usual_size(landing.world.inbox, PATH)
     landing.land("2024-06_DE.csv", csv("2024-06", per_day=25))
     landing.land("2024-06_FR.csv", csv("2024-06", "FR", per_day=15))
 
     arrived = landing.look()
 
-    assert usual
     assert partitions(arrived) == ["FR|2024-06"]
-    assert "times the usual" in landing.quarantined()["2024-06_DE.csv"]
+    assert "times the median of the last 5 files of DE" in landing.quarantined()["2024-06_DE.csv"]
+
+
+def test_a_group_of_many_rows_is_held_against_its_own_files(landing: Landing) -> None:
+    months = [f"2024-{month:02d}" for month in range(1, 6)]
+    for month in months:
+        landing.land(f"{month}_DE.csv", csv(month))
+    landing.land("2024-01_FR.csv", csv("2024-01", "FR", per_day=30))
+    assert len(landing.look().receipt.new) == 6
+    for month in months[1:]:
+        landing.land(f"{month}_FR.csv", csv(month, "FR", per_day=30))
+        assert partitions(landing.look()) == [f"FR|{month}"]
+    landing.land("2024-06_FR.csv", csv("2024-06", "FR", per_day=45))
+    landing.land("2024-06_DE.csv", csv("2024-06", per_day=30))
+
+    assert partitions(landing.look()) == ["FR|2024-06"]
+    assert "of the last 5 files of DE" in landing.quarantined()["2024-06_DE.csv"]
+
+    landing.land("2024-06_FR.csv", csv("2024-06", "FR", per_day=330))
+    landing.look(settings=replace(SETTINGS, max_bytes=10**9))
+    assert "of the last 5 files of FR" in landing.quarantined()["2024-06_FR.csv"]
+
+
+def test_the_first_files_of_a_group_are_held_against_the_largest_of_all(landing: Landing) -> None:
+    for month in range(1, 6):
+        landing.land(f"2024-{month:02d}_DE.csv", csv(f"2024-{month:02d}", per_day=month))
+    landing.look()
+    landing.land("2024-06_FR.csv", csv("2024-06", "FR", per_day=60))
+    landing.land("2024-05_FR.csv", csv("2024-05", "FR", per_day=45))
+
+    assert partitions(landing.look()) == ["FR|2024-05"]
+    assert "times the largest of the last 5 files" in landing.quarantined()["2024-06_FR.csv"]
 
 
 def test_parquet_without_a_footer(tmp_path: Path) -> None:
@@ -218,6 +248,51 @@ def test_parquet_without_a_footer(tmp_path: Path) -> None:
 
     assert partitions(landing.look()) == ["DE|2024-01"]
     assert "cannot be read as parquet" in landing.quarantined()["2024-01_FR.parquet"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["nothing", "a half"])
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_a_writer_that_pauses_has_time_to_go_on(tmp_path: Path, file_format: str, share: float) -> None:
+    landing = Landing(tmp_path, url=f"shop/{{time}}_{{group}}.{file_format}", format=file_format)
+    frame = orders("2024-01", "DE", per_day=5, signal=1.0)
+    whole = frame.to_parquet() if file_format == "parquet" else frame.to_csv(index=False).encode()
+    path = landing.land(f"2024-01_DE.{file_format}", whole[: int(len(whole) * share) - 3 if share else 0])
+
+    def look_after(seconds: float) -> Arrived:
+        then = landing.now.timestamp() + 10 - seconds
+        os.utime(path, (then, then))
+        return landing.look()
+
+    waiting = look_after(14)
+    assert (waiting.waiting, waiting.quarantined) == (1, ())
+    assert "it counts as cut once it was unchanged for 15 s" in waiting.reasons[0]
+    path.write_bytes(whole)
+    assert partitions(look_after(2)) == ["DE|2024-01"]
+
+    landing.now += timedelta(seconds=60)  # a rewrite in place does not change the folder
+    path.write_bytes(whole[: int(len(whole) * share) - 3 if share else 0])
+    assert len(look_after(16).quarantined) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (gzip.compress(b"a,b\n1,2\n"), "a gzip archive"),
+        (b"PK\x03\x04 a workbook", "a zip archive, such as an Excel workbook"),
+        ("a,b\n1,2\n".encode("utf-16"), "text in UTF-16"),
+        (b"PAR1 columns PAR1", "a Parquet file"),
+    ],
+    ids=["gzip", "zip", "utf-16", "parquet"],
+)
+def test_a_file_of_another_format_is_not_called_cut(landing: Landing, content: bytes, told: str) -> None:
+    landing.land("2024-01_DE.csv", content)
+
+    landing.look()
+
+    (reason,) = landing.quarantined().values()
+    assert reason == (
+        f"shop/2024-01_DE.csv begins like {told}; expected CSV in UTF-8. Unpack or convert it, and land that."
+    )
 
 
 def test_a_file_waits_until_it_settled_and_parts_are_not_looked_at(landing: Landing) -> None:
@@ -389,6 +464,32 @@ def test_a_good_file_that_replaces_a_bad_one_is_not_put_aside(
     assert (first.quarantined, first.waiting) == ((), 1)
     assert partitions(second) == ["DE|2024-01"]
     assert landing.quarantined() == {}
+
+
+@pytest.mark.parametrize(("state", "words"), [("dead", "is a dead letter"), ("discarded", "was discarded")])
+def test_bytes_that_were_given_up_and_come_again_say_what_starts_them(landing: Landing, state: str, words: str) -> None:
+    landing.land("2024-01_DE.csv", csv())
+    (event,) = landing.look().receipt.new
+    inbox = landing.world.inbox
+    inbox.claim([event.number], "b1", lease=timedelta(minutes=1), now=landing.now)
+    failure = EventFailure(reason="Wrong.", transient=False)
+    inbox.finish("b1", {event.number: failure}, retry=RetryPolicy(attempts=1, backoff=timedelta(0)), now=landing.now)
+    if state == "discarded":
+        inbox.discard(event.number, by="lena", reason="A test.", now=landing.now)
+    landing.land("2024-02_FR.csv", csv("2024-02", "FR"))
+    assert landing.look().in_vain == (), "the file only lies there still"
+
+    landing.land("2024-01_DE.csv", csv())
+    again = landing.look()
+
+    told = (
+        f"These bytes came before as event 1, which {words}. Once its cause is mended: ml-assets dead-letters replay 1"
+    )
+    assert (again.receipt.new, again.in_vain) == ((), (f"shop/2024-01_DE.csv: {told}",))
+    one = arrive_one(landing.world, landing.pipeline, "shop/2024-01_DE.csv", settings=SETTINGS, now=landing.now)
+    assert (one.fate, one.reason) == ("unchanged", told)
+    landing.land("2024-02_FR.csv", csv("2024-02", "FR"))
+    assert landing.look().in_vain == (), "its event waits for its run"
 
 
 def test_a_landing_zone_that_cannot_be_written_buries_a_dead_letter_once(landing: Landing) -> None:

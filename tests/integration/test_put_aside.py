@@ -242,3 +242,17 @@ def test_what_a_file_in_quarantine_holds_is_explained(landing: Watched) -> None:
     landing.look()
 
     assert incomplete() == ()
+
+
+def test_of_many_periods_that_are_not_complete_the_newest_are_told(landing: Watched) -> None:
+    spec = landing.pipeline.spec.model_copy(update={"automation": AutomationSpec(arrivals=True, retraining=True)})
+    pipeline = landing.pipeline.__class__(**{**vars(landing.pipeline), "spec": spec})
+    for month in range(1, 7):
+        landing.land(f"2024-{month:02d}_DE.csv", BAD)
+    landing.look()
+
+    step = Step(pipeline=pipeline, services=landing.world, partition="", run_id="")
+    told = gather(step, History(), landing.now).incomplete
+
+    assert [one[:7] for one in told[:3]] == ["2024-06", "2024-05", "2024-04"]
+    assert told[3:] == ("3 earlier ones are not complete either.",)

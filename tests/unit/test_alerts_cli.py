@@ -48,6 +48,23 @@ def test_the_list_says_what_became_of_each_alert(desk: Desk) -> None:
     assert "title of log|a" not in desk.run("list", "--pending").output
 
 
+def test_what_did_not_arrive_is_shown_however_many_did_since(desk: Desk) -> None:
+    for key in ("slack|old", "pager|old", *(f"log|{n}" for n in range(250))):
+        desk.alerts.raise_once(alert(key=key, title=f"title of {key}"), now=NOW)
+    desk.alerts.failed("slack|old", "it answered with status 500", not_before=datetime.now(UTC) + timedelta(hours=1))
+    for n in range(250):
+        desk.alerts.sent(f"log|{n}", now=NOW)
+
+    shown = " ".join(desk.run("list", "--pending").output.split())
+
+    assert "title of slack|old failed 1 time" in shown
+    assert "title of pager|old there is no such channel now; sent when there is again" in shown
+    assert "title of log" not in shown
+    for number in range(250):
+        desk.alerts.raise_once(alert(key=f"log|later/{number}"), now=NOW)
+    assert "These are the oldest 200 that did not arrive" in desk.run("list", "--pending").output
+
+
 def test_the_list_shows_what_others_wrote_without_obeying_it(desk: Desk) -> None:
     desk.alerts.raise_once(alert(key="log|a", title="a\x1b[2J\u202eb [/red]"), now=NOW)
     desk.alerts.failed("log|a", "no\x07", not_before=NOW + timedelta(minutes=1))

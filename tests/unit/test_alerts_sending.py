@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_assets.alerting import MOST_SENT, Cursor, Sources, keep, look, send_pending
+from ml_assets.alerting.sending import MOST_READ
 from ml_assets.interfaces import PipelinePath
 from ml_assets.interfaces.alerts import Notifier
 from ml_assets.testing.alerts import FakeAlerts, alert
@@ -70,6 +71,16 @@ def test_others_pipelines_and_channels_that_are_gone_are_left_alone() -> None:
     keep(alerts, ["pager"], [alert()], NOW)
     assert send_pending(alerts, notifier, [PATH], NOW).messages == 0
     assert [row.attempts for row in alerts.pending(now=NOW)] == [0, 0]
+
+
+def test_alerts_of_a_channel_that_is_gone_do_not_keep_new_ones_back() -> None:
+    alerts, notifier = FakeAlerts(), FakeNotifier()
+    keep(alerts, ["pager"], [alert(key=f"old/{n}") for n in range(MOST_READ)], NOW)
+    keep(alerts, ["log"], [alert(key=f"other/{n}", pipeline=("shop", "returns")) for n in range(MOST_READ)], NOW)
+    keep(alerts, ["log"], [alert(key="new")], NOW)
+
+    assert send_pending(alerts, notifier, [PATH], NOW).messages == 1
+    assert [told.key for _, told in notifier.sent] == ["new"]
 
 
 def test_no_sending_begins_after_the_time_of_a_turn() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_assets.delivery.boxes import cover, is_over, is_partition, span
-from ml_assets.delivery.claiming import claim_batches
+from ml_assets.delivery.claiming import claim_batches, nothing_before
 from ml_assets.delivery.plan import plan_batches, plan_of
 from ml_assets.delivery.settings import DeliverySettings
 from ml_assets.interfaces import Event, EventFailure, InboxEvent, RetryPolicy
@@ -274,3 +274,41 @@ def test_a_partition_waits_until_it_was_quiet_and_a_file_was_quiet_before_it_cam
     assert claimed(2) == ["west|2024-01-01"]
     assert claimed(2.9) == []
     assert claimed(3) == ["west|2024-01-03"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([9, 10, 11]), st.integers(-3600, 3600), st.integers(-3 * 86_400, 3 * 86_400)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([0, 3, 120]),
+)
+def test_before_the_instant_that_is_told_nothing_is_ready(waits: list[tuple[int, int, int]], debounce: int) -> None:
+    now = datetime(2024, 3, 10, 18, tzinfo=UTC)  # the 9th is over, the 10th and the 11th are not
+    settings = replace(SETTINGS, debounce=timedelta(seconds=debounce))
+    inbox = FakeInbox()
+    for number, (day, came, due) in enumerate(waits, 1):
+        kept = waiting(number, f"west|2024-03-{day:02d}")
+        times = {"received_at": now + timedelta(seconds=came), "not_before": now + timedelta(seconds=due)}
+        inbox.kept[number] = replace(kept, **times)
+
+    told = nothing_before(inbox, SPEC, settings, now=now)
+
+    for later in [] if told is None else [now + share * (told - now) for share in (0.0, 0.5, 0.99)]:
+        ready = inbox.ready([PATH], debounce=timedelta(0), longest=settings.retry.longest, now=later)
+        assert not [event for event in ready if is_over(SPEC, event.event.partition, later)]
+
+
+def test_what_can_be_ready_only_later_is_told_with_the_instant() -> None:
+    morning = datetime(2024, 3, 10, 6, tzinfo=UTC)
+    inbox = FakeInbox()
+    assert nothing_before(inbox, SPEC, SETTINGS, now=morning) is None
+    inbox.kept[1] = replace(waiting(1, "west|2024-03-10"), received_at=morning, not_before=morning)
+    assert nothing_before(inbox, SPEC, SETTINGS, now=morning) == datetime(2024, 3, 11, tzinfo=UTC)
+    soon = morning + timedelta(seconds=30)
+    inbox.kept[2] = replace(waiting(2, "west|2024-03-09"), received_at=morning, not_before=soon)
+    assert nothing_before(inbox, SPEC, SETTINGS, now=morning) == soon
+    assert nothing_before(inbox, SPEC, SETTINGS, now=soon) is None
+    inbox.kept[2] = replace(inbox.kept[2], event=replace(inbox.kept[2].event, partition="Atlantis|2024-03-09"))
+    assert nothing_before(inbox, SPEC, SETTINGS, now=morning) is None

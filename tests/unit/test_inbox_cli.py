@@ -186,6 +186,9 @@ def test_a_dead_letter_is_discarded_with_a_reason(desk: Desk) -> None:
     assert said == "Event 3, flights/arrival_delay [LGA|2013-01] is discarded."
     assert "Discarded by lena: A test file. Before: Empty." in desk.say(dead_letters, "show", "3")
     assert desk.run(dead_letters, "discard", "2").exit_code == 2
+    assert "it is empty; say why" in desk.run(dead_letters, "discard", "2", "--reason", " ").stderr
+    assert (event := desk.inbox.event(2)) is not None
+    assert event.state == "dead"
 
 
 def test_a_pipeline_that_is_not_there(desk: Desk) -> None:

@@ -83,6 +83,24 @@ def test_each_scope_is_paused_and_resumed(project: Project, scope: tuple[str, ..
     assert paused(ledger, PATH) is None
 
 
+@pytest.mark.parametrize("reason", ["", "  \n"])
+def test_what_has_no_reason_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    spec = SimpleNamespace(automation=SimpleNamespace(retraining=True))
+    monkeypatch.setattr(automation, "find_pipeline", lambda *_: SimpleNamespace(spec=spec))
+    ledger: Any = project.profile.services().ledger
+
+    assert "it is empty; say why in a sentence." in say(project, pause, "--reason", reason, code=2)
+    asked = say(project, automation.automation, "request", "/".join(PATH), "--reason", reason, code=2)
+    assert "it is empty; say why in a sentence." in asked
+
+    assert paused(ledger, PATH) is None
+    assert ledger.records(PATH) == []
+
+
+def test_a_reason_that_is_a_whole_sentence_ends_once(project: Project) -> None:
+    assert "UTC: Inventory Nothing" in say(project, pause, "flights", "--reason", " Inventory. ")
+
+
 def test_a_wider_pause_stays_and_is_named(project: Project) -> None:
     say(project, pause, "--reason", "Inventory")
 

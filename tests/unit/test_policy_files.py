@@ -13,6 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ml_assets.errors import PolicyError
 from ml_assets.interfaces import Person, PolicySource, Setting
+from ml_assets.policy import folder
 from ml_assets.policy.schema import shown_instant
 from ml_assets.testing.policy_source import (
     PIPELINE,
@@ -224,6 +225,34 @@ class RemembersListings(MemoryFileSystem):
     def invalidate_cache(self, path: str | None = None) -> None:
         del path
         self.listings.clear()
+
+
+def test_files_are_parsed_once_for_all_decisions_and_every_byte_counts(
+    policies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {f"pipelines/flights/p{n}.yaml": one(0.6 + n / 1000) for n in range(20)}
+    lay_out(policies, {"organization.yaml": GOOD, **own})
+    source, parsed = PolicyFiles(str(policies)), list[str]()
+    load_yaml = folder.load_yaml
+
+    def noted(text: str, *, file: str) -> Any:
+        parsed.append(file.rpartition("/")[2])
+        return load_yaml(text, file=file)
+
+    monkeypatch.setattr(folder, "load_yaml", noted)
+    values = [source.effective(("flights", f"p{n}")).number("roc_auc.floor") for n in range(20)]
+    assert values == [0.6 + n / 1000 for n in range(20)]
+    assert sorted(parsed) == sorted(["organization.yaml", *(f"p{n}.yaml" for n in range(20))])
+
+    file = policies / "pipelines/flights/p3.yaml"
+    before = file.stat()
+    file.write_text(file.read_text(encoding="utf-8").replace("0.603", "0.703"), encoding="utf-8")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # the same size and time: an edit all the same
+    assert source.effective(("flights", "p3")).number("roc_auc.floor") == 0.703
+    file.write_text("settings: [", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(PolicyError, match=r"p3\.yaml"):
+            source.effective(("flights", "p4"))
 
 
 def test_a_new_file_is_seen_although_the_client_remembers_listings() -> None:
