@@ -77,8 +77,8 @@ class Profile:
         user: Who works at this command line.
         cores: Most processor cores that the steps of one run use together; all there are when None.
         gpus: GPUs of this machine that steps may use, as CUDA names them.
-        memory_mib: Memory in MiB that the forked steps of one run share; a step that asks for more gets a pod where
-            there is a cluster. What the worker's container has when None.
+        memory_mib: Memory in MiB that forked steps share, of all runs here or, with a cluster, of one; a step that asks
+            for more gets a pod where there is one. What the worker's container has when None.
         cluster: Where steps that need more than their run's worker get a pod; None: all steps are forked.
         pods: Times and limits of pods, as the executor's config `pods` takes them.
         inbox_token: What events over HTTP must bring; a secret, not shown. None: nothing is served.
@@ -175,7 +175,9 @@ class Profile:
             config["max_concurrent"] = self.cores
         if self.memory_mib is not None:
             config["memory_mib"] = self.memory_mib
-        return build_executor(None if self.cluster is None else self.cluster.pods).configured(config, name="warm")
+        cluster = self.cluster
+        built = build_executor() if cluster is None else build_executor(cluster.pods, cluster.require)
+        return built.configured(config, name="warm")
 
     def reap(self, namespaces: Sequence[str], *, keep_seconds: float, grace_seconds: float) -> list[str]:
         """Remove Jobs of runs that are over from the cluster, free their pool slots, and return a line for each Job.

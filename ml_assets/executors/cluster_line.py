@@ -11,6 +11,7 @@ from dagster._core.execution.context.system import (  # noqa: TID251 the executo
     PlanOrchestrationContext,
 )
 
+from ml_assets.errors import MlAssetsError
 from ml_assets.executors.pod_words import span
 from ml_assets.executors.pods import ClusterAwayError, PodLook, PodRefusedError, PodRules, PodRunner
 
@@ -22,13 +23,16 @@ class ClusterLine:
     """Asks a cluster; an answer of None means that it is away and that asking again is due later.
 
     Args:
-        cluster: Whom to ask.
+        open_cluster: Opens whom to ask; called with the first question.
         context: The run whose log is told.
         rules: Times and limits.
     """
 
-    def __init__(self, cluster: PodRunner, context: PlanOrchestrationContext, rules: PodRules) -> None:
-        self.cluster = cluster
+    def __init__(
+        self, open_cluster: Callable[[], PodRunner], context: PlanOrchestrationContext, rules: PodRules
+    ) -> None:
+        self._open_cluster = open_cluster
+        self._cluster: PodRunner | None = None
         self._context = context
         self._rules = rules
         self._away_since: float | None = None
@@ -39,6 +43,20 @@ class ClusterLine:
         self._kept: set[str] = set()
         self._news: list[DagsterEvent] = []
 
+    @property
+    def cluster(self) -> PodRunner:
+        """Return the cluster, opened now if it was not.
+
+        Raises:
+            PodRefusedError: If it cannot be opened, as without a configuration that can be read.
+        """
+        if self._cluster is None:
+            try:
+                self._cluster = self._open_cluster()
+            except MlAssetsError as error:
+                raise PodRefusedError(str(error)) from error
+        return self._cluster
+
     def ask(self, question: Callable[[PodRunner], _T], *, insist: bool = False) -> _T | None:
         """Return the cluster's answer, or None while it is away.
 
@@ -47,12 +65,13 @@ class ClusterLine:
             insist: Ask even while a pause is on.
 
         Raises:
-            PodRefusedError: If the cluster answers that it will not.
+            PodRefusedError: If the cluster answers that it will not, or cannot be opened.
         """
         if self._may_look and time.monotonic() < self._ask_again and not insist:
             return None
+        cluster = self.cluster
         try:
-            answer = question(self.cluster)
+            answer = question(cluster)
         except ClusterAwayError as error:
             self._went_away("does not answer", str(error))
             return None

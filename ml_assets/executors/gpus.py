@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ml_assets.compute import GPU_REQUIRED_TAG, gpus_asked, gpus_granted
+from ml_assets.compute import GPU_REQUIRED_TAG, GPUS_POOL, gpus_asked, gpus_granted
 from ml_assets.errors import MlAssetsError
 
 Tags = Mapping[str, str] | None
@@ -33,6 +33,29 @@ def require_gpus(steps: Iterable[tuple[str, Tags]], gpus: int) -> None:
             f"This machine has {_counted(gpus)} for steps, and these need more and cannot run without: "
             f"{', '.join(sorted(missing))}. Nothing was started. Run it where there are enough, set ML_ASSETS_GPUS if "
             "the machine has more than were found, or ask for fewer in the pipeline's `compute`."
+        )
+
+
+def require_gpu_pool(steps: Iterable[tuple[str, Tags, str | None]], gpus: int) -> None:
+    """Refuse a run with a step that would get GPUs of this machine and is not in the pool that gives each to one step.
+
+    Args:
+        steps: Key, op tags and pool of every step.
+        gpus: GPUs of the machine.
+
+    Raises:
+        MlAssetsError: With every such step.
+    """
+    outside = [
+        f"{key} ({pool or 'in none'})"
+        for key, tags, pool in steps
+        if gpus_granted(gpus_asked(tags), gpus) and pool != GPUS_POOL
+    ]
+    if outside:
+        raise MlAssetsError(
+            f"These steps ask for GPUs and are not in the pool {GPUS_POOL!r}, so that others would be given the same "
+            f"GPUs: {', '.join(sorted(outside))}. Nothing was started. Write pool={GPUS_POOL!r} where the asset is "
+            "defined, or ask for no GPUs in its op tags."
         )
 
 
@@ -69,7 +92,7 @@ class MachineGpus:
         if self.ids is None:
             return None
         granted = gpus_granted(gpus_asked(tags), len(self.ids))
-        # Where pools bound whole runs (`granularity: run`), no step holds a slot: it sees the first of them.
+        # A storage of events that knows no pools gives no step a slot: it sees the first of them.
         places = (self.held(step_key) or range(granted)) if granted else ()
         return ",".join(self.ids[place % len(self.ids)] for place in places)
 

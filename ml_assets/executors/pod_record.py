@@ -75,6 +75,7 @@ class Pod:
         step: The step (an ExecutionStep).
         demand: What it asks for.
         launch: Which start it is.
+        adopted: Whether an earlier worker of the run started it.
         created: Whether the cluster has said that its Job is there.
         wait: How long it has waited for its start.
         running_since: When it was first seen running.
@@ -87,6 +88,7 @@ class Pod:
     step: Any
     demand: StepDemand
     launch: PodLaunch
+    adopted: bool = False
     created: bool = False
     wait: Wait = field(default_factory=Wait)
     running_since: float | None = None

@@ -71,11 +71,11 @@ class PodSteps:
 
     @cached_property
     def line(self) -> ClusterLine:
-        """Return the line to the cluster, opened now."""
+        """Return the line to the cluster; what happened before it was needed is passed over."""
         if not self.launches:
             for _ in self.tail.new():  # what happened before the first pod has been dealt with
                 pass
-        return ClusterLine(self.open_cluster(), self.context, self.rules)
+        return ClusterLine(self.open_cluster, self.context, self.rules)
 
     @cached_property
     def log(self) -> StepLog:
@@ -88,7 +88,11 @@ class PodSteps:
         return all(pod.done_since is not None for pod in self.pods.values())
 
     def start(self, step: Any, *, memory_mib: int | None = None) -> None:
-        """Start a step (an ExecutionStep) in a pod, with other memory in MiB than its tags ask for if that is given."""
+        """Start a step (an ExecutionStep) in a pod, with other memory in MiB than its tags ask for if that is given.
+
+        Raises:
+            PodRefusedError: If the cluster cannot be opened.
+        """
         line = self.line
         former = self.launches.get(step.key, PodLaunch(job="", number=-1, memory_mib=memory_mib))
         number = former.number + 1
@@ -110,9 +114,9 @@ class PodSteps:
             step = self.active.get_step_by_key(key)
             self.active.take(key)
             self.active.claim_again(key)
-            pod = Pod(step=step, demand=demand_of(key, step.tags), launch=self.launches[key])
+            pod = Pod(step=step, demand=demand_of(key, step.tags), launch=self.launches[key], adopted=True)
             self.pods[key] = pod
-            self._create(pod, adopted=True)
+            self._create(pod)
 
     def advance(self) -> Iterator[DagsterEvent]:
         """Yield what happened to the pods, and see to those that need something."""
@@ -176,7 +180,7 @@ class PodSteps:
         )
         self._create(pod)
 
-    def _create(self, pod: Pod, *, adopted: bool = False) -> bool:
+    def _create(self, pod: Pod) -> bool:
         """Create the Job of a start; return whether another one may be tried now."""
         launch = replace(pod.launch, keep_seconds=self.rules.keep_seconds)
         try:
@@ -191,7 +195,7 @@ class PodSteps:
         if there is None:
             return False
         pod.created, pod.wait = True, pod.wait.next_turn()
-        if adopted:
+        if pod.adopted:
             what = "goes on in its pod" if there else "had no pod yet: one is started now"
             self.log.tell(
                 pod, f"The run has a new worker. Step {pod.step.key} {what}, Kubernetes Job {pod.launch.job}."

@@ -77,11 +77,7 @@ def crashed(step: str, look: PodLook, launch: PodLaunch, demand: StepDemand, out
             "profile has no larger size left. Raise `memory_gib` of its `compute`, or the profile's `retry_memory_gib`."
         )
     elif look.end == PodEnd.TIME_LIMIT:
-        limit = "its time limit" if demand.time_limit_seconds is None else span(demand.time_limit_seconds)
-        said = (
-            f"Step {step}: {where} ran longer than {limit} and was ended. Raise `time_limit` of its `compute` within "
-            "the profile's, or have it do less; with `checkpoint: true` a retry goes on where it stopped."
-        )
+        said = over_time(step, where, demand)
     elif look.end == PodEnd.COMPLETED:
         said = f"Step {step}: {where} ended without an error and without telling how the step ended."
     else:
@@ -91,6 +87,15 @@ def crashed(step: str, look: PodLook, launch: PodLaunch, demand: StepDemand, out
         reason = f" The cluster says: {look.why}." if look.why else ""
         said = f"Step {step}: {where} ended {how} and did not tell how the step ended.{reason}"
     return said + (f"\nIts last lines:\n{output}" if output else "")
+
+
+def over_time(step: str, where: str, demand: StepDemand) -> str:
+    """Return what is said of a step that ran into its time limit, in a pod or in a forked process."""
+    limit = "its time limit" if demand.time_limit_seconds is None else span(demand.time_limit_seconds)
+    return (
+        f"Step {step}: {where} ran longer than {limit} and was ended. Raise `time_limit` of its `compute` within "
+        "the profile's, or have it do less; with `checkpoint: true` a retry goes on where it stopped."
+    )
 
 
 def _mib(memory: int | None) -> str:

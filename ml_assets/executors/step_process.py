@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -55,6 +56,7 @@ class StepCommand:
         retry_mode: The executor's; the child leaves retries to it.
         share: What it takes of the run's worker; its numeric libraries use as many threads as it has cores.
         gpus: GPUs it may use, as CUDA names them, separated by commas; None to leave that as it is.
+        memory_hold: Descriptor that holds its memory among the runs of this machine until its process ends.
         thread_pools: Numeric libraries loaded before the fork.
     """
 
@@ -68,6 +70,7 @@ class StepCommand:
     retry_mode: RetryMode
     share: Share
     gpus: str | None = None
+    memory_hold: int | None = None
     thread_pools: ThreadpoolController
 
 
@@ -77,23 +80,36 @@ class StepProcess:
     Attributes:
         step_key: The step it executes.
         share: What it takes of the run's worker until the process has gone.
-        finished: Whether the child said that it sent everything; without that its end is a crash.
+        started_at: When it was forked, as of `time.monotonic`.
+        finished_at: When the child said that it sent everything; None before. Without that its end is a crash.
+        killed: Whether the run process has ended it.
     """
 
     def __init__(self, command: StepCommand) -> None:
         self.step_key = command.step_key
         self.share = command.share
-        self.finished = False
+        self.finished_at: float | None = None
+        self.killed = False
         reader, writer = _FORK.Pipe(duplex=False)
         self._reader: Connection | None = reader
         self._process = _FORK.Process(target=_run_step, args=(command, writer, os.getpid()))
-        self._process.start()
-        writer.close()
+        self.started_at = time.monotonic()
+        try:
+            self._process.start()
+        finally:
+            writer.close()
+            if command.memory_hold is not None:  # from here on the child alone holds it
+                os.close(command.memory_hold)
 
     @property
     def pid(self) -> int:
         """Return the process id."""
         return self._process.pid or 0
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the child said that it sent everything."""
+        return self.finished_at is not None
 
     @property
     def exit_code(self) -> int | None:
@@ -114,7 +130,7 @@ class StepProcess:
                 self._close()
                 return
             if data == _FINISHED:
-                self.finished = True
+                self.finished_at = time.monotonic()
                 self._close()
                 return
             yield deserialize_value(data.decode(), (DagsterEvent, SerializableErrorInfo))
@@ -125,6 +141,7 @@ class StepProcess:
 
     def kill(self) -> None:
         """End the step at once, without a word from it."""
+        self.killed = True
         self._process.kill()
 
     def _close(self) -> None:
@@ -140,6 +157,8 @@ def _run_step(command: StepCommand, connection: Connection, parent_pid: int) -> 
     registered in the run process do not run here.
     """
     _die_with_parent(parent_pid)
+    if (hold := command.memory_hold) is not None:  # a process that outlives the step keeps no memory from others
+        os.register_at_fork(after_in_child=lambda: os.close(hold))
     gc.freeze()
     with capture_interrupts():
         try:

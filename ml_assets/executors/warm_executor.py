@@ -12,23 +12,19 @@ that a fork loses. Code at module level, and resources made while definitions lo
 """
 
 import os
+import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dagster import (
-    Array,
     DagsterEvent,
+    DagsterInstance,
     Executor,
     ExecutorDefinition,
-    Field,
-    Float,
     InitExecutorContext,
-    Int,
     MetadataValue,
-    Noneable,
-    Shape,
-    String,
     executor,
 )
 from dagster._core.definitions.executor_definition import ExecutorRequirement  # noqa: TID251 not exported
@@ -37,12 +33,14 @@ from dagster._core.execution.context.system import (  # noqa: TID251 the executo
     PlanOrchestrationContext,
 )
 from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the executor interface's own type
-from dagster._core.execution.retries import RetryMode, get_retries_config  # noqa: TID251 config of executors
-from dagster._core.execution.tags import get_tag_concurrency_limits_config  # noqa: TID251 config of executors
+from dagster._core.execution.retries import RetryMode  # noqa: TID251 the executor interface's own type
 
 from ml_assets.executors.demands import Demands, Share
 from ml_assets.executors.event_tail import EventTail
-from ml_assets.executors.gpus import MachineGpus, require_gpus
+from ml_assets.executors.executor_config import EXECUTOR_CONFIG
+from ml_assets.executors.forked_steps import ForkedSteps
+from ml_assets.executors.gpus import MachineGpus, require_gpu_pool, require_gpus
+from ml_assets.executors.machine_memory import MachineMemory
 from ml_assets.executors.orchestration import Orchestration
 from ml_assets.executors.pod_lint import require_sound_pod
 from ml_assets.executors.pod_steps import PodSteps
@@ -50,56 +48,10 @@ from ml_assets.executors.pods import PodRules, PodRunnerFactory, WorkerSize
 from ml_assets.executors.preload import WarmState, warm_up
 from ml_assets.executors.step_process import StepProcess
 from ml_assets.executors.weighted_pools import WeightedPools
-from ml_assets.executors.worker_budget import WorkerBudget
+from ml_assets.executors.worker_budget import WorkerBudget, pool_of
 from ml_assets.executors.worker_size import available_cores, available_memory_mib
 
-_RULES = PodRules()
-
-_PODS = {
-    "pending_seconds": (Float, _RULES.pending_seconds, "Longest that a pod may wait for its start."),
-    "queue_seconds": (Float, _RULES.queue_seconds, "The same where it only waits for a free GPU or quota."),
-    "notice_seconds": (Float, _RULES.notice_seconds, "Time of waiting after which the run's log tells why."),
-    "look_seconds": (Float, _RULES.look_seconds, "Time between two looks at the cluster."),
-    "event_seconds": (Float, _RULES.event_seconds, "Time between two looks at the run's log."),
-    "lost_seconds": (Float, _RULES.lost_seconds, "Time after its grace period at which a leaving pod is lost."),
-    "away_seconds": (Float, _RULES.away_seconds, "Longest that the cluster's API may be away."),
-    "free_starts": (Int, _RULES.free_starts, "Starts after evictions and the like that use up no retry."),
-}
-
-_CONFIG = {
-    "max_concurrent": Field(
-        Noneable(Int),
-        default_value=None,
-        description="Cores that the steps of one run share, and so the most steps at once; by default the "
-        "cores this process may run on.",
-    ),
-    "retries": get_retries_config(),
-    "tag_concurrency_limits": get_tag_concurrency_limits_config(),
-    "preload": Field(
-        Array(String),
-        default_value=[],
-        description="Modules the run process imports once before the first step, such as those that most steps import.",
-    ),
-    "memory_mib": Field(
-        Noneable(Int),
-        default_value=None,
-        description="Memory in MiB that the forked steps of one run share; a step that asks for more gets a pod where "
-        "there is a cluster, and else all of it. By default the limit of this process's container, or the machine's "
-        "memory.",
-    ),
-    "gpus": Field(
-        Noneable(Array(String)),
-        default_value=None,
-        description="GPUs of this machine as CUDA names them, in order, such as ['0', '1']. Steps that ask for GPUs "
-        "share them where there is no cluster; with too few, a step runs on the CPU or its run is refused.",
-    ),
-    "pods": Field(
-        Shape(
-            {name: Field(kind, default_value=value, description=text) for name, (kind, value, text) in _PODS.items()}
-        ),
-        description="Times in seconds, and counts, for steps in pods.",
-    ),
-}
+RequireCluster = Callable[[DagsterInstance], None]
 
 
 class WarmExecutor(Executor):
@@ -113,7 +65,8 @@ class WarmExecutor(Executor):
         memory_mib: Memory in MiB that the running steps share, at least 1; None for no bound.
         gpus: GPUs of this machine as CUDA names them; None when nobody looked for any, which counts as none.
         open_cluster: Opens the cluster for pods; None: all steps are forked.
-        rules: Times and limits of pods.
+        require_cluster: Refuses a run with steps in pods when it is known that the cluster cannot be opened.
+        rules: Times and limits of pods; None for the defaults.
     """
 
     def __init__(
@@ -126,7 +79,8 @@ class WarmExecutor(Executor):
         memory_mib: int | None = None,
         gpus: Sequence[str] | None = None,
         open_cluster: PodRunnerFactory | None = None,
-        rules: PodRules = _RULES,
+        require_cluster: RequireCluster | None = None,
+        rules: PodRules | None = None,
     ) -> None:
         self._retries = retries
         self._tag_concurrency_limits = tag_concurrency_limits
@@ -134,7 +88,8 @@ class WarmExecutor(Executor):
         self._worker = WorkerSize(cores=max_cores, memory_mib=memory_mib)
         self._gpus = gpus
         self._open_cluster = open_cluster
-        self._rules = rules
+        self._require_cluster = require_cluster
+        self._rules = rules or PodRules()
 
     @property
     def retries(self) -> RetryMode:
@@ -146,13 +101,13 @@ class WarmExecutor(Executor):
 
         Raises:
             MlAssetsError: If a preload module is missing, a tag of a step is no number, a step cannot run without GPUs
-                that this machine does not have, or its pod would never start.
+                that this machine does not have, its pod would never start, or it needs one and no cluster is set up.
             DagsterSubprocessError: If a step's process crashed or failed outside its step.
             DagsterExecutionInterruptedError: If the run was cancelled.
         """
         started = time.perf_counter()
         demands = Demands(self._worker, has_cluster=self._open_cluster is not None)
-        self._require_runnable(execution_plan, demands)
+        self._require_runnable(plan_context.instance, execution_plan, demands)
         warm = warm_up(self._preload)
         yield self._started_event(plan_context, execution_plan, warm)
         yield from self._run(plan_context, execution_plan, demands, warm)
@@ -167,14 +122,18 @@ class WarmExecutor(Executor):
         """Return how many GPUs steps share on this machine; None where GPUs are in pods."""
         return None if self._open_cluster is not None else len(self._gpus or ())
 
-    def _require_runnable(self, execution_plan: ExecutionPlan, demands: Demands) -> None:
+    def _require_runnable(self, instance: DagsterInstance, execution_plan: ExecutionPlan, demands: Demands) -> None:
         """Refuse a run with a step that could not run, before any of its steps starts."""
-        for step in execution_plan.steps:
-            demands.of(step)
-            if demands.wants_pod(step):
-                require_sound_pod(step.key, step.tags)
+        chosen = set(execution_plan.step_keys_to_execute)  # a run executed again from a failure has done the others
+        steps = [step for step in execution_plan.steps if step.key in chosen]
+        pods = [step for step in steps if demands.wants_pod(step)]
+        for step in pods:
+            require_sound_pod(step.key, step.tags)
+        if pods and self._require_cluster is not None:
+            self._require_cluster(instance)
         if self._gpus_here is not None:
-            require_gpus(((step.key, step.tags) for step in execution_plan.steps), self._gpus_here)
+            require_gpus(((step.key, step.tags) for step in steps), self._gpus_here)
+            require_gpu_pool(((step.key, step.tags, pool_of(step)) for step in steps), self._gpus_here)
 
     def _started_event(
         self, context: PlanOrchestrationContext, execution_plan: ExecutionPlan, warm: WarmState
@@ -201,7 +160,7 @@ class WarmExecutor(Executor):
         """Yield the events of the steps, while the run's claims of pools and its numeric threads are in place."""
         processes: dict[str, StepProcess] = {}
         in_pods: dict[str, Any] = {}
-        here = self._gpus_here
+        here, memory = self._gpus_here, self._shared_memory(context.instance)
         with (
             warm.thread_pools.limit(limits=1),  # inherited, so that a step of one core need not set anything
             WeightedPools(
@@ -214,12 +173,13 @@ class WarmExecutor(Executor):
                 execution_plan,
                 demands=demands,
                 busy=lambda: {key: p.share for key, p in processes.items()} | dict.fromkeys(in_pods, Share()),
+                memory=memory,
                 retry_mode=self._retries,
                 tag_concurrency_limits=self._tag_concurrency_limits,
                 instance_concurrency_context=claims,
             ) as active,
         ):
-            yield from Orchestration(
+            forked = ForkedSteps(
                 executor=self,
                 context=context,
                 plan=execution_plan,
@@ -227,9 +187,26 @@ class WarmExecutor(Executor):
                 warm=warm,
                 demands=demands,
                 processes=processes,
-                pods=self._pods(context, active, in_pods),
                 gpus=None if here is None else MachineGpus(ids=self._gpus, held=claims.devices),
-            ).events()
+                memory=memory,
+            )
+            pods = self._pods(context, active, in_pods)
+            yield from Orchestration(context=context, active=active, demands=demands, forked=forked, pods=pods).events()
+
+    def _shared_memory(self, instance: DagsterInstance) -> MachineMemory | None:
+        """Return the memory that this run shares with the others of its instance on this machine.
+
+        None where each run's worker has a pod, and so memory of its own, where none is counted, or where nobody may
+        write down who holds how much.
+        """
+        if self._open_cluster is not None or self._worker.memory_mib is None:
+            return None
+        try:
+            return MachineMemory(
+                Path(instance.root_directory, "memory_claims", socket.gethostname()), self._worker.memory_mib
+            )
+        except OSError:  # a home that is for reading only, as in some containers
+            return None
 
     def _pods(
         self, context: PlanOrchestrationContext, active: WorkerBudget, in_pods: dict[str, Any]
@@ -249,7 +226,9 @@ class WarmExecutor(Executor):
         )
 
 
-def build_executor(open_cluster: PodRunnerFactory | None = None) -> ExecutorDefinition:
+def build_executor(
+    open_cluster: PodRunnerFactory | None = None, require_cluster: RequireCluster | None = None
+) -> ExecutorDefinition:
     """Return the executor that forks steps from the run process, and gives those pods that do not fit there.
 
     Op tags say what a step asks for (`ml_assets/cores`, `ml_assets/memory_mib`, `ml_assets/gpus`, …); the BLAS, OpenMP
@@ -257,11 +236,13 @@ def build_executor(open_cluster: PodRunnerFactory | None = None) -> ExecutorDefi
 
     Args:
         open_cluster: Opens the cluster for pods; None: all steps are forked.
+        require_cluster: Refuses, with an MlAssetsError, a run with steps in pods when it is known beforehand that the
+            cluster cannot be opened; None: that is told by the step that needs it first.
     """
 
     @executor(
         name="warm",
-        config_schema=_CONFIG,
+        config_schema=EXECUTOR_CONFIG,
         requirements=[ExecutorRequirement.NON_EPHEMERAL_INSTANCE, ExecutorRequirement.PERSISTENT_OUTPUTS],
     )
     def warm(init_context: InitExecutorContext) -> WarmExecutor:
@@ -274,6 +255,7 @@ def build_executor(open_cluster: PodRunnerFactory | None = None) -> ExecutorDefi
             memory_mib=config["memory_mib"] or available_memory_mib(),
             gpus=config["gpus"],
             open_cluster=open_cluster,
+            require_cluster=require_cluster,
             rules=PodRules(**config["pods"]),
         )
 

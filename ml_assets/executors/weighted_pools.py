@@ -107,7 +107,7 @@ class WeightedPools(InstanceConcurrencyContext):
             PoolTooSmallError: If a step asks for more GPUs than the pool has. A pool of none is one that somebody
                 closed for a while: there it waits.
         """
-        if not self._bounds_steps():
+        if not self._bounds_steps(concurrency_key):
             return True
         pool, asked = concurrency_key, 0
         if pool == GPUS_POOL:
@@ -152,9 +152,12 @@ class WeightedPools(InstanceConcurrencyContext):
         except integrity_error():
             self._pools = {}  # Dagster fails so when none has a limit and slots of one that had are left
 
-    def _bounds_steps(self) -> bool:
-        granularity = self._pool_config.pool_granularity
-        return self._storage.supports_global_concurrency_limits and granularity != PoolGranularity.RUN
+    def _bounds_steps(self, pool: str) -> bool:
+        """Return whether steps claim slots of a pool; those of a machine's GPUs also where pools bound runs."""
+        bounds_runs = self._pool_config.pool_granularity == PoolGranularity.RUN
+        if bounds_runs and pool == GPUS_POOL and self._gpus:
+            bounds_runs = False
+        return self._storage.supports_global_concurrency_limits and not bounds_runs
 
     def _limit(self, pool: str) -> int | None:
         """Return how many slots a pool has; None when it bounds nothing."""

@@ -13,6 +13,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan  # noqa: TID251 the 
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG  # noqa: TID251 how older code names a pool
 
 from ml_assets.executors.demands import Demands, Share
+from ml_assets.executors.machine_memory import MachineMemory
 from ml_assets.executors.weighted_pools import PoolTooSmallError, WeightedPools
 
 
@@ -34,6 +35,7 @@ class WorkerBudget(ActiveExecution):
         demands: What its steps ask for; those that get pods use nothing of the worker.
         busy: What each step takes that has a live process or pod, also one that ends just now. A retry of such a
             step waits for it without holding anything back.
+        memory: What the runs of this machine share; None where this one has the worker's memory to itself.
         options: ActiveExecution's other arguments.
     """
 
@@ -43,12 +45,20 @@ class WorkerBudget(ActiveExecution):
         *,
         demands: Demands,
         busy: Callable[[], Mapping[str, Share]],
+        memory: MachineMemory | None = None,
         **options: Any,
     ) -> None:
         self._demands = demands
         self._busy = busy
+        self._memory = memory
         self._held: list[str] = []
         super().__init__(plan, **options)
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave the line of runs that wait for memory."""
+        if self._memory is not None:
+            self._memory.leave()
+        super().__exit__(*exception)
 
     def next_step(self) -> Any | None:
         """Return a step (an ExecutionStep) whose cores, memory, pool slot and tag limits are free, or None.
@@ -139,20 +149,32 @@ class WorkerBudget(ActiveExecution):
         self._held = []
         super()._update()
         busy = self._busy()
-        free = self._free(busy)
         ready = sorted(self._executable, key=lambda key: self._sort_key_fn(self.get_step_by_key(key)))
         idle = [key for key in ready if key not in busy]
         away = {key for key in idle if self._demands.wants_pod(self.get_step_by_key(key))}
-        here = (key for key in idle if key not in away)
-        executable = away | set(takewhile(lambda key: self._share(key).fits(free), here))
+        executable = away | set(self._fitting([key for key in idle if key not in away], busy))
         self._executable = [key for key in ready if key in executable]
         self._held = [key for key in ready if key not in executable]
 
+    def _fitting(self, here: list[str], busy: Mapping[str, Share]) -> list[str]:
+        """Return the steps before the first one that does not fit; if that one lacks memory alone, it gets in line."""
+        if not here:
+            if self._memory is not None:
+                self._memory.leave()
+            return []
+        free = self._free(busy)
+        fitting = list(takewhile(lambda key: self._share(key).fits(free), here))
+        if self._memory is not None:
+            first = self._share(here[len(fitting)]) if len(fitting) < len(here) else None
+            self._memory.wait(first.memory_mib if first is not None and first.cores <= free.cores else None)
+        return fitting
+
     def _free(self, busy: Mapping[str, Share]) -> Share:
         total = self._demands.total
+        memory = total.memory_mib - sum(share.memory_mib for share in busy.values())
         return Share(
             total.cores - sum(share.cores for share in busy.values()),
-            total.memory_mib - sum(share.memory_mib for share in busy.values()),
+            memory if self._memory is None else min(memory, self._memory.free()),
         )
 
     def _share(self, step_key: str) -> Share:

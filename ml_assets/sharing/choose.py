@@ -1,16 +1,14 @@
 """Chooses which queued runs start now: weighted dominant-resource fairness with reserves, limits and a bounded wait."""
 
-import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from ml_assets.interfaces.compute import ComputeRules
 from ml_assets.sharing.budgets import Budget, waiting_text
+from ml_assets.sharing.lines import Lines
 from ml_assets.sharing.runs import RUNS, Choice, QueuedRun, Reason, RunningRun
 from ml_assets.sharing.shares import Means, Shares, duration, said
-
-_RESERVED, _SHARED = 0, 1
 
 _Size = tuple[tuple[str, int], ...]
 
@@ -31,9 +29,11 @@ def choose(
     Again and again the team with the smallest weighted dominant share is offered its next run, until no run fits.
     Runs that lie within their team's reserve are offered before all others; while one of them waits, nothing else
     starts that would take what it waits for. A run that has waited for the longest wait holds back, once it is its
-    team's turn, whatever could delay it; no more than one run does so at a time. Of what a reserve does not name, such
-    as cores, its runs take nothing that such a run of a team with no larger share waits for. A run that is held up
-    lets others pass only when all that it needs stays free without them. No running run is ever ended.
+    team's turn, whatever could delay it; no more than one run does so at a time: that of the team with the smallest
+    share, whatever its size. Until its turn, younger runs of its own team take nothing of what it lacks. Of what a
+    reserve does not name, such as cores, its runs take nothing that the run waits for whose turn it is, when they have
+    no smaller share. A run that is held up lets others pass only when all that it needs stays free without them. No
+    running run is ever ended.
 
     Args:
         queued: What waits, in any order.
@@ -48,24 +48,12 @@ def choose(
     """
     shares = Shares(rules, running, slots, means)
     round_ = _Round(shares, rules, now, budgets or {}, admits)
-    lines = _Lines(shares, rules, now)
-    for team, runs in _by_team(queued).items():
-        lines.add(team, [run for run in runs if not round_.refuse(run)])
-    round_.beside = lines.overdue_beside_reserves()
+    eligible = {team: [run for run in runs if not round_.refuse(run)] for team, runs in _by_team(queued).items()}
+    lines = Lines(shares, rules, now, eligible)
+    round_.turn, round_.beside = lines.turn, lines.beside
     while (found := lines.next()) is not None:
         round_.offer(*found)
     return Choice(start=tuple(round_.start), waits=round_.waits)
-
-
-def in_order(runs: Iterable[QueuedRun], rules: ComputeRules, now: datetime) -> list[QueuedRun]:
-    """Return a team's runs in the order in which they are offered: overdue ones, then by aged priority and age."""
-
-    def key(run: QueuedRun) -> tuple[int, int, datetime, str]:
-        if run.is_overdue(rules.ageing, now):
-            return 0, 0, run.submitted, run.run_id
-        return 1, -run.aged_priority(rules.ageing, now), run.submitted, run.run_id
-
-    return sorted(runs, key=key)
 
 
 def _by_team(queued: Iterable[QueuedRun]) -> dict[str, list[QueuedRun]]:
@@ -73,86 +61,6 @@ def _by_team(queued: Iterable[QueuedRun]) -> dict[str, list[QueuedRun]]:
     for run in queued:
         found[run.team].append(run)
     return found
-
-
-class _Lines:
-    """Every team's runs in two lines, that of its reserve before that of all; the smallest share comes next."""
-
-    def __init__(self, shares: Shares, rules: ComputeRules, now: datetime) -> None:
-        self._shares, self._rules, self._now = shares, rules, now
-        self._waiting: dict[tuple[int, str], list[tuple[QueuedRun, bool]]] = {}
-        self._heap: list[tuple[int, float, datetime, str]] = []
-        self._any_reserve = any(share.reserve for share in rules.teams.values())
-
-    def add(self, team: str, runs: Sequence[QueuedRun]) -> None:
-        """Put a team's runs into its lines."""
-        reserved, shared = self._split(team, in_order(runs, self._rules, self._now))
-        for line, waiting in ((_RESERVED, reserved), (_SHARED, shared)):
-            if waiting:
-                self._waiting[line, team] = waiting[::-1]
-                heapq.heappush(self._heap, (line, self._shares.share(team), waiting[0][0].submitted, team))
-
-    def next(self) -> tuple[QueuedRun, bool] | None:
-        """Return the run that is offered next and whether its team's reserve covers it; None at the end."""
-        while self._heap:
-            line, share, _, team = self._heap[0]
-            today = self._shares.share(team)  # larger when the team got something since it was pushed
-            waiting = self._waiting[line, team]
-            found = waiting.pop() if share == today else None
-            if waiting:
-                heapq.heapreplace(self._heap, (line, today, waiting[-1][0].submitted, team))
-            else:
-                heapq.heappop(self._heap)
-            if found is not None:
-                return found
-        return None
-
-    def overdue_beside_reserves(self) -> QueuedRun | None:
-        """Return the overdue run that those within reserves may not pass where it needs what no reserve names.
-
-        It is that of the team with the smallest share, unless an overdue run stands in the first line: that one holds
-        back them all.
-        """
-        if not self._any_reserve or any(not covered for line in self._of(_RESERVED) for _, covered in line):
-            return None
-        firsts = [waiting[-1][0] for waiting in self._of(_SHARED)]
-        found = [
-            run
-            for run in firsts
-            if run.is_overdue(self._rules.ageing, self._now) and not self._shares.over_limit(run.team, run.demand, {})
-        ]
-        return min(found, key=lambda run: (self._shares.share(run.team), run.submitted, run.run_id), default=None)
-
-    def _of(self, line: int) -> list[list[tuple[QueuedRun, bool]]]:
-        return [waiting for (place, _), waiting in self._waiting.items() if place == line and waiting]
-
-    def _split(
-        self, team: str, runs: Sequence[QueuedRun]
-    ) -> tuple[list[tuple[QueuedRun, bool]], list[tuple[QueuedRun, bool]]]:
-        """Return the runs that the team's reserve covers, and the others, each with whether it does.
-
-        An overdue run that needs what others have reserved stands in the first line as well: those who use their
-        reserves without a pause would else keep it waiting for ever.
-        """
-        if not self._any_reserve:
-            return [], [(run, False) for run in runs]
-        reserve = {r: amount for r, amount in self._shares.team(team).reserve.items() if amount > 0}
-        left = {r: amount - self._shares.used(team, r) for r, amount in reserve.items()}
-        reserved, shared = [], []
-        for run in runs:
-            touched = {r: run.demand[r] for r in reserve if run.demand.get(r, 0) > 0}
-            if touched and all(amount <= left[r] for r, amount in touched.items()):
-                left |= {r: left[r] - amount for r, amount in touched.items()}
-                reserved.append((run, True))
-            elif self._is_kept_out(run):
-                reserved.append((run, False))
-            else:
-                shared.append((run, False))
-        return reserved, shared
-
-    def _is_kept_out(self, run: QueuedRun) -> bool:
-        overdue = run.is_overdue(self._rules.ageing, self._now)
-        return overdue and self._shares.too_wide_beside_reserves(run.demand)
 
 
 class _Round:
@@ -168,7 +76,8 @@ class _Round:
     ) -> None:
         self.start: list[QueuedRun] = []
         self.waits: dict[str, Reason] = {}
-        self.beside: QueuedRun | None = None  # see `_Lines.overdue_beside_reserves`
+        self.turn: QueuedRun | None = None  # see `Lines`
+        self.beside: QueuedRun | None = None
         self._shares, self._now, self._budgets, self._admits = shares, now, budgets, admits
         self._priced_starts: dict[str, int] = defaultdict(int)
         self._overdue_since = now - rules.ageing.longest_wait
@@ -177,6 +86,7 @@ class _Round:
         self._limit_kept_for: dict[str, str] = {}
         self._kept_for: dict[str, str] = {}
         self._overdue_holds = False
+        self._first_of: dict[str, tuple[QueuedRun, frozenset[str]]] = {}
         self._never: dict[tuple[str, _Size], str | None] = {}
         self._limits: dict[tuple[str, _Size], Reason] = {}
         self._obstacles: dict[_Size, Reason] = {}
@@ -201,11 +111,13 @@ class _Round:
         """
         reason = self._limited(run) or self._over_budget(run)
         if reason is None:
-            reason = self._obstacle(run) or (self._kept_beside(run) if covered else None)
+            reason = self._obstacle(run) or (self._kept_beside(run) if covered else self._behind(run))
             if reason is not None:
                 self._hold(run, covered)
             elif self._admits is not None and not self._admits(run):
                 reason = Reason(kind="engine", text="a limit of the run queue or of a pool, or its code location")
+        if run is self.turn:  # what was to be kept for it is
+            self.turn = None
         if reason is not None:
             self.waits[run.run_id] = reason
             return
@@ -279,6 +191,14 @@ class _Round:
         kept = " and ".join(f"{self._free(r)}, kept for {self._overdue(self.beside)}" for r in held)
         return Reason(kind="held", text=f"it needs {_asks(run, held)}, which the team's reserve does not name; {kept}")
 
+    def _behind(self, run: QueuedRun) -> Reason | None:
+        """Return what an overdue run of the same team lacks, when a run would take some of it."""
+        first, lacks = self._first_of.get(run.team, (run, frozenset[str]()))
+        taken = [r for r, n in run.demand.items() if n and r in lacks]
+        if not taken:
+            return None
+        return Reason(kind="held", text=f"it needs {_asks(run, taken)}; {self._overdue(first)}, goes first")
+
     def _yields(self, team: str) -> bool:
         """Whether an overdue run beside reserves goes before what a team's reserve does not name."""
         return self.beside is not None and self._shares.share(team) >= self._shares.share(self.beside.team)
@@ -295,11 +215,17 @@ class _Round:
                 named = self._shares.team(run.team).reserve
                 demand = {r: amount for r, amount in demand.items() if r in named}
             why = f"run {run.run_id[:8]}, within the reserve of {run.team}"
-        elif run.submitted <= self._overdue_since and not self._overdue_holds:
+        elif run.submitted > self._overdue_since:
+            return
+        elif self._overdue_holds or self.turn not in (None, run):
+            # It waits for its turn. Younger runs of its own team would keep the team's share up, and so its turn away.
+            free = self._shares.free
+            lacks = frozenset(r for r, n in demand.items() if r in free and free[r] - self._kept[r] < n)
+            self._first_of.setdefault(run.team, (run, lacks))
+            return
+        else:
             self._overdue_holds = True
             why = self._overdue(run)
-        else:
-            return
         for resource, amount in demand.items():
             self._kept[resource] += amount
             self._kept_for.setdefault(resource, why)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -18,6 +19,7 @@ TIMEOUT_SECONDS = (3.0, 10.0)
 """For a connection, and for an answer: an executor must not stand still for long."""
 _AWAY = frozenset({401, 408, 409, 429, 500, 502, 503, 504})
 """Answers after which the same question may be answered otherwise; some clusters say 401 for a moment."""
+_SERVICE_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _NOT_FOUND = 404
 _CONFLICT = 409
 
@@ -41,6 +43,25 @@ class ClusterAccess:
         from resources.kubernetes.pod_runner import KubernetesPods
 
         return KubernetesPods(self, instance, run)
+
+    def require(self, instance: DagsterInstance) -> None:
+        """Refuse a run with steps in pods where it is known beforehand that there is no way to the cluster.
+
+        Kubernetes' libraries are not imported for it.
+
+        Raises:
+            MlAssetsError: If the run launcher is not dagster-k8s's, or what leads to the cluster is not there.
+        """
+        data = instance.get_ref().run_launcher_data
+        config: Mapping[str, Any] = {} if data is None else data.config_dict
+        if data is None or not data.module_name.startswith("dagster_k8s"):
+            require_launcher(instance)  # it may be derived from dagster-k8s's
+        launchers = config.get("kubeconfig_file")
+        if launchers is None and config.get("load_incluster_config", True):
+            launchers = str(_SERVICE_TOKEN)
+        for file in (self.kubeconfig, launchers):  # what is read from a variable is not known here
+            if isinstance(file, Path | str) and not Path(file).is_file():
+                raise _unreachable(f"there is no file {file}")
 
 
 def cluster_access(setting: str | None) -> ClusterAccess | None:
@@ -176,7 +197,6 @@ def open_client(access: ClusterAccess, launcher: Any) -> tuple[Any, dict[str, An
     """
     from dagster_k8s.client import DagsterKubernetesClient
     from dagster_k8s.utils import load_kubernetes_config
-    from kubernetes.config import ConfigException
 
     if access.kubeconfig is not None:
         reach = {"load_incluster_config": False, "kubeconfig_file": str(access.kubeconfig)}
@@ -186,12 +206,36 @@ def open_client(access: ClusterAccess, launcher: Any) -> tuple[Any, dict[str, An
         reach = {"load_incluster_config": True, "kubeconfig_file": None}
     try:
         load_kubernetes_config(**reach)
-    except (ConfigException, OSError) as error:
-        raise MlAssetsError(
-            f"The cluster for steps in pods cannot be reached: {error}. Expected a pod with a service account's token, "
-            "or ML_ASSETS_KUBERNETES to be the path of a kubeconfig file."
-        ) from error
+    except Exception as error:  # what a kubeconfig raises in which somebody has made a mistake nobody can name
+        raise _unreachable(f"{type(error).__name__}: {error}") from error
     return DagsterKubernetesClient.production_client(), reach
+
+
+def require_launcher(instance: DagsterInstance) -> Any:
+    """Return the instance's K8sRunLauncher, which says what pods have in common.
+
+    Raises:
+        MlAssetsError: If it has another run launcher, or one that cannot be made, as it reads a kubeconfig itself.
+    """
+    try:
+        launcher = instance.run_launcher
+    except Exception as error:  # as in `open_client`
+        raise _unreachable(f"the run launcher cannot be made: {type(error).__name__}: {error}") from error
+    library: Any = sys.modules.get("dagster_k8s")  # an instance that has its launcher has imported it
+    if library is None or not isinstance(launcher, library.K8sRunLauncher):
+        raise MlAssetsError(
+            f"A step needs a pod, and the instance's run launcher is {type(launcher).__name__}; expected "
+            "dagster-k8s's K8sRunLauncher, whose configuration says which namespace, image and service account "
+            "pods have. Configure it in dagster.yaml, or unset ML_ASSETS_KUBERNETES to fork all steps."
+        )
+    return launcher
+
+
+def _unreachable(why: str) -> MlAssetsError:
+    return MlAssetsError(
+        f"The cluster for steps in pods cannot be reached: {why}. Expected a pod with a service account's token, or "
+        "ML_ASSETS_KUBERNETES to be the path of a kubeconfig file that is valid."
+    )
 
 
 @contextmanager

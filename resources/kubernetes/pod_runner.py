@@ -7,9 +7,8 @@ from typing import Any
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.executor.step_delegating import StepHandlerContext  # noqa: TID251 what step handlers are given
 
-from ml_assets.errors import MlAssetsError
 from ml_assets.executors.pods import PodLaunch, PodLook, StepDemand
-from resources.kubernetes.access import Cluster, ClusterAccess, open_client
+from resources.kubernetes.access import Cluster, ClusterAccess, open_client, require_launcher
 from resources.kubernetes.pod_looks import explained, look_at
 
 _LAST_LINES = 20
@@ -28,17 +27,9 @@ class KubernetesPods:
     """
 
     def __init__(self, access: ClusterAccess, instance: DagsterInstance, run: DagsterRun) -> None:
-        from dagster_k8s import K8sRunLauncher
-
         from resources.kubernetes.step_jobs import StepJobs
 
-        launcher = instance.run_launcher
-        if not isinstance(launcher, K8sRunLauncher):
-            raise MlAssetsError(
-                f"A step needs a pod, and the instance's run launcher is {type(launcher).__name__}; expected "
-                "dagster-k8s's K8sRunLauncher, whose configuration says which namespace, image and service account "
-                "pods have. Configure it in dagster.yaml, or unset ML_ASSETS_KUBERNETES to fork all steps."
-            )
+        launcher = require_launcher(instance)
         client, reach = open_client(access, launcher)
         self._cluster = Cluster(client)
         self._jobs = StepJobs(reach, instance_id(instance))

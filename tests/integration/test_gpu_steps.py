@@ -25,7 +25,9 @@ def job(directory: str, weights: list[int], gpus: list[str], options: dict[str, 
     def step(number: int, weight: int) -> dg.AssetsDefinition:
         resources = StepResources(gpus=weight, gpu_required=options.get("required", False))
 
-        @dg.asset(name=f"step_{number}", op_tags=op_tags(resources), pool=GPUS_POOL if weight else MODELS_POOL)
+        pool = options.get("pool", GPUS_POOL) if weight else MODELS_POOL
+
+        @dg.asset(name=f"step_{number}", op_tags=op_tags(resources), pool=pool)
         def body() -> None:
             started = time.monotonic()
             seen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -62,7 +64,7 @@ def test_two_runs_share_the_gpus_and_no_gpu_has_two_steps(
     gpus = ["0", "1", "2", "3"]
     runs = [run_worker("job", str(tmp_path), weights, gpus, {}) for weights in ([2, 2, 2], [3, 3])]
 
-    assert [process.wait(120) for process in runs] == [0, 0]
+    assert [process.wait(300) for process in runs] == [0, 0]
 
     spans = noted(tmp_path, "spans")
     assert sorted(weight for *_, weight in spans) == [2, 2, 2, 3, 3]
@@ -125,6 +127,34 @@ def test_a_run_that_needs_gpus_is_refused_before_any_step_starts(instance: dg.Da
     assert "cannot run without: step_0 (1). Nothing was started." in end.job_failure_data.error.message
 
 
+@pytest.mark.parametrize("pool", [None, "mine"])
+def test_a_step_outside_the_pool_of_gpus_is_refused_for_others_would_get_the_same(
+    instance: dg.DagsterInstance, tmp_path: Path, pool: str | None
+) -> None:
+    run = execute(__name__, instance, "job", str(tmp_path), [1, 2, 0], ["0"], {"pool": pool})
+
+    assert noted(tmp_path, "spans") == []
+    (end,) = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE).records
+    error = end.event_log_entry.get_dagster_event().job_failure_data.error
+    assert error is not None
+    # step_1 asks for more than there is, runs on the CPU and harms nobody
+    assert f"the same GPUs: step_0 ({pool or 'in none'}). Nothing was started. Write pool='gpus'" in error.message
+    assert execute(__name__, instance, "job", str(tmp_path), [2, 0], ["0"], {"pool": pool}).is_success
+
+
+def test_where_pools_bound_runs_no_gpu_has_two_steps_either(tmp_path: Path) -> None:
+    settings = {"concurrency": {"pools": {"granularity": "run"}}}
+    with dg.instance_for_test(overrides=settings, temp_dir=str(tmp_path)) as instance:
+        run = execute(__name__, instance, "job", str(tmp_path), [1, 1, 1], ["0", "1"], {})
+
+        assert run.is_success
+        spans = noted(tmp_path, "spans")
+        assert len(spans) == 3
+        for started, _, seen, _ in spans:
+            assert not [s for s in spans if s[2] == seen and s[0] < started < s[1]]
+        assert claimed(instance) == 0
+
+
 def test_a_step_that_crashes_gives_its_gpus_back(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     run = execute(__name__, instance, "job", str(tmp_path), [2], ["0", "1"], {"crashes": True})
 
@@ -135,7 +165,7 @@ def test_a_step_that_crashes_gives_its_gpus_back(instance: dg.DagsterInstance, t
 @ON_BOTH_STORAGES
 def test_a_killed_run_gives_its_gpus_back(instance: dg.DagsterInstance, run_worker: RunWorker, tmp_path: Path) -> None:
     process = run_worker("job", str(tmp_path), [3], ["0", "1", "2"], {"holds": True})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not noted(tmp_path, "held"):
         assert time.monotonic() < deadline
         time.sleep(0.05)

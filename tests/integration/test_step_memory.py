@@ -16,6 +16,7 @@ import pytest
 from dagster import DagsterEventType as Type
 
 from ml_assets.compute import K8S_TAG, MEMORY_TAG, OOM_MEMORY_TAG
+from ml_assets.executors.machine_memory import MachineMemory
 from ml_assets.executors.memory_kills import MemoryKills
 from ml_assets.executors.pods import PodEnd, PodLaunch, PodLook, PodPhase, StepDemand
 from ml_assets.executors.warm_executor import build_executor
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = "tests.integration.test_step_memory"
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 TOTAL_MIB = 1000
+Pairs = Sequence[Sequence[int]]
 
 
 # --- the jobs; a run process or a pod builds them by name
@@ -41,13 +43,24 @@ def _job(assets: list[dg.AssetsDefinition], cluster: "Processes | None" = None) 
     return definitions.resolve_job_def("job")
 
 
-def _member(directory: str, i: int, size: int, seconds: float = 0.4, pool: str | None = None) -> dg.AssetsDefinition:
+def _member(
+    directory: str, i: int, size: int, seconds: float = 0.4, pool: str | None = None, beside: Sequence[int] = ()
+) -> dg.AssetsDefinition:
+    """Return a step that notes when it ran; it does not end before those have begun that it is to run beside."""
+
     def body() -> None:
         started = time.monotonic()
+        Path(directory, f"begun-{i}").touch()
+        for other in beside:
+            _wait_for(Path(directory, f"begun-{other}").exists, f"member_{other} beside member_{i}")
         time.sleep(seconds)
         _note(directory, "spans", {"i": i, "start": started, "end": time.monotonic(), "mib": min(size, TOTAL_MIB)})
 
     return dg.asset(name=f"member_{i}", op_tags=_asks(size), pool=pool)(body)
+
+
+def _partners(i: int, pairs: Pairs) -> list[int]:
+    return [b if a == i else a for a, b in pairs if i in (a, b)]
 
 
 def _asks(size: int, *more: int) -> dict[str, Any]:
@@ -55,13 +68,33 @@ def _asks(size: int, *more: int) -> dict[str, Any]:
     return {MEMORY_TAG: str(size), **sizes} if size else {}
 
 
-def crowd(directory: str, sizes: list[int]) -> dg.JobDefinition:
-    return _job([_member(directory, i, size) for i, size in enumerate(sizes)])
+def crowd(directory: str, sizes: list[int], pairs: Pairs = ()) -> dg.JobDefinition:
+    """Steps of these sizes; those of a pair run at the same time."""
+    return _job([_member(directory, i, size, beside=_partners(i, pairs)) for i, size in enumerate(sizes)])
 
 
-def mixed(directory: str, sizes: list[int]) -> dg.JobDefinition:
+def pooled(directory: str, sizes: list[int]) -> dg.JobDefinition:
+    return _job([_member(directory, i, size, 0.2, "one") for i, size in enumerate(sizes)])
+
+
+def stream(directory: str, count: int) -> dg.JobDefinition:
+    """So many steps of 300 MiB, of which three fit at a time; they wait for a word to go on."""
+
+    def member(i: int) -> dg.AssetsDefinition:
+        def body() -> None:
+            started = time.monotonic()
+            _note(directory, "begun", i)
+            _wait_for(Path(directory, "go").exists, "the word to go on")
+            _note(directory, "spans", {"i": i, "start": started, "end": time.monotonic(), "mib": 300})
+
+        return dg.asset(name=f"member_{i}", op_tags=_asks(300))(body)
+
+    return _job([member(i) for i in range(count)])
+
+
+def mixed(directory: str, sizes: list[int], pairs: Pairs) -> dg.JobDefinition:
     """Steps of these sizes, forked or in pods, and one behind them all."""
-    members = [_member(directory, i, size) for i, size in enumerate(sizes)]
+    members = [_member(directory, i, size, beside=_partners(i, pairs)) for i, size in enumerate(sizes)]
 
     @dg.asset(deps=members, op_tags=_asks(900))
     def after() -> None:
@@ -207,6 +240,17 @@ class World:
             assert run is not None
             return run
 
+    def start(self, name: str, *args: Any) -> subprocess.Popen[bytes]:
+        """Start a run in a process of its own, which ends with 0 when it succeeds."""
+        code = (
+            f"import dagster as dg\n"
+            f"args = {(self.folder, *args)!r}\n"
+            f"job = dg.build_reconstructable_job({MODULE!r}, {name!r}, args, {{}}, {str(ROOT)!r})\n"
+            f"with dg.DagsterInstance.from_config({str(self.home)!r}) as instance:\n"
+            f"    raise SystemExit(not dg.execute_job(job, instance).success)\n"
+        )
+        return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
     def events(self, run: dg.DagsterRun, *types: Type) -> list[dg.DagsterEvent]:
         records = self.instance.get_records_for_run(run.run_id, of_type=set(types)).records
         return [record.event_log_entry.get_dagster_event() for record in records]
@@ -214,6 +258,9 @@ class World:
     def told(self, run: dg.DagsterRun, words: str) -> list[str]:
         messages = [event.message or "" for event in self.events(run, Type.ENGINE_EVENT)]
         return [message for message in messages if words in message]
+
+    def told_by_any(self, words: str) -> list[str]:
+        return [message for run in self.instance.get_runs() for message in self.told(run, words)]
 
     @property
     def spans(self) -> dict[int, dict[str, Any]]:
@@ -242,7 +289,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 class TestBudget:
     def test_two_large_steps_never_overlap_and_small_ones_run_beside(self, world: World) -> None:
-        run = world.run("crowd", [600, 100, 600, 100])
+        run = world.run("crowd", [600, 100, 600, 100], [[0, 1], [2, 3]])
         assert run.status == SUCCESS
         assert len(world.spans) == 4
         assert not world.overlap(0, 2)
@@ -254,12 +301,14 @@ class TestBudget:
         assert "member_2 waits for memory: it asks for 600 MiB, and running steps leave 300 of" in told[0]
 
     def test_a_large_step_is_not_overtaken_for_ever(self, world: World) -> None:
-        assert world.run("crowd", [300, 300, 900, 50, 50, 50]).status == SUCCESS
+        run = world.run("crowd", [300, 300, 900, 50, 50, 50], [[2, 3]])
+        assert run.status == SUCCESS
         spans = world.spans
         assert len(spans) == 6
         assert all(spans[i]["end"] <= spans[2]["start"] for i in (0, 1))
         # those behind it start after it, and then beside it where they fit
-        assert all(spans[i]["start"] >= spans[2]["start"] for i in (3, 4, 5))
+        started = [event.step_key for event in world.events(run, Type.STEP_WORKER_STARTING)]
+        assert all(started.index(f"member_{i}") > started.index("member_2") for i in (3, 4, 5))
         assert world.overlap(2, 3)
 
     def test_a_step_that_asks_for_more_than_there_is_runs_alone(self, world: World) -> None:
@@ -268,7 +317,7 @@ class TestBudget:
         assert not any(world.overlap(1, i) for i in (0, 2))
 
     def test_steps_that_ask_for_no_memory_share_cores_alone(self, world: World) -> None:
-        run = world.run("crowd", [1000, 0, 0, 0])
+        run = world.run("crowd", [1000, 0, 0, 0], [[0, 1], [0, 2], [0, 3]])
         assert run.status == SUCCESS
         assert all(world.overlap(0, i) for i in (1, 2, 3))
         assert world.told(run, "waits for memory") == []
@@ -278,6 +327,53 @@ class TestBudget:
         assert world.run("returning", end).status == SUCCESS
         assert [len(_notes(world.folder, name)) for name in ("first", "spans", "second")] == [2, 1, 1]
 
+    @pytest.mark.slow
+    def test_runs_share_the_memory_and_a_large_step_of_one_is_not_overtaken_by_the_other(self, world: World) -> None:
+        workers = [world.start("stream", 6)]
+        try:
+            _wait_for(lambda: len(_notes(world.folder, "begun")) == 3, "the first steps")
+            workers.append(world.start("crowd", [1000]))
+            _wait_for(lambda: world.told_by_any("asks for 1000 MiB, and running steps leave 0 of"), "the large step")
+            Path(world.folder, "go").touch()
+            assert [worker.wait(120) for worker in workers] == [0, 0]
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+        spans = sorted(_notes(world.folder, "spans"), key=lambda span: span["start"])
+        # the fourth small step had waited for longer, and all that was left then is 100 MiB
+        assert [span["mib"] for span in spans] == [300, 300, 300, 300, 1000, 300, 300]
+        assert spans[4]["start"] >= max(span["end"] for span in spans[:4])
+        assert spans[4]["end"] <= spans[5]["start"]
+
+    def test_a_step_whose_memory_another_run_was_faster_to_take_starts_later(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        take, missed = MachineMemory.take, iter([True, True])
+        monkeypatch.setattr(MachineMemory, "take", lambda self, mib: None if next(missed, False) else take(self, mib))
+        world.instance.event_log_storage.set_concurrency_slots("one", 1)
+        run = world.run("pooled", [300, 300])
+        assert run.status == SUCCESS
+        assert next(missed, None) is None
+        assert len(world.events(run, Type.STEP_WORKER_STARTING)) == 2
+        assert not world.overlap(0, 1)
+        assert world.instance.event_log_storage.get_concurrency_info("one").active_slot_count == 0
+
+    @pytest.mark.slow
+    def test_what_a_killed_run_held_is_free_for_others_at_once(self, world: World) -> None:
+        worker = world.start("returning", "wait")
+        try:
+            _wait_for(lambda: _notes(world.folder, "first"), "the step to start")
+            beside = world.start("crowd", [800])
+            _wait_for(lambda: world.told_by_any("asks for 800 MiB, and running steps leave 0 of"), "the wait")
+            worker.kill()
+            assert beside.wait(60) == 0
+        finally:
+            worker.kill()
+            worker.wait()
+            beside.kill()
+            beside.wait()
+
     def test_execution_from_failure_has_all_the_memory(self, world: World) -> None:
         failed = world.run("returning", "raise")
         assert failed.status == FAILURE
@@ -286,20 +382,13 @@ class TestBudget:
         assert [len(_notes(world.folder, name)) for name in ("first", "spans", "second")] == [2, 1, 1]
 
     def test_a_cancelled_run_leaves_nothing_that_holds_memory(self, world: World) -> None:
-        code = (
-            f"import dagster as dg\n"
-            f"args = ({world.folder!r}, 'wait')\n"
-            f"job = dg.build_reconstructable_job({MODULE!r}, 'returning', args, {{}}, {str(ROOT)!r})\n"
-            f"with dg.DagsterInstance.from_config({str(world.home)!r}) as instance:\n"
-            f"    dg.execute_job(job, instance)\n"
-        )
-        worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+        worker = world.start("returning", "wait")
         try:
             _wait_for(lambda: _notes(world.folder, "first"), "the step to start")
             (run,) = world.instance.get_runs()
             world.instance.report_run_canceling(run)
             worker.send_signal(signal.SIGTERM)
-            worker.wait(30)
+            worker.wait(60)
         finally:
             worker.kill()
             worker.wait()
@@ -313,7 +402,7 @@ class TestBudget:
 
     @pytest.mark.slow
     def test_pods_take_nothing_of_the_workers_memory(self, world: World, cluster: Processes) -> None:
-        run = world.run("mixed", [700, 3000, 700, 2000, 100])
+        run = world.run("mixed", [700, 3000, 700, 2000, 100], [[2, 4]])
         assert run.status == SUCCESS
         assert {launch.job for launch in cluster.launches} == {"member_1-0", "member_3-0"}
         assert len(world.spans) == 5

@@ -17,7 +17,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType as Type
 
-from ml_assets.compute import CORES_TAG
+from ml_assets.compute import CORES_TAG, TIME_LIMIT_TAG
+from ml_assets.executors import forked_steps
 from ml_assets.executors.warm_executor import warm_executor
 from resources.dagster_home import initialise_home
 from tests.integration.executed_runs import execute, note, noted
@@ -107,6 +108,40 @@ def killed(directory: str, retries: int) -> dg.JobDefinition:
     return _job([victim, after])
 
 
+def limited(directory: str, retries: int) -> dg.JobDefinition:
+    """A step of a second, whose first attempt takes longer and is deaf to signals, and one behind it."""
+
+    @dg.asset(
+        op_tags={TIME_LIMIT_TAG: "1"}, retry_policy=dg.RetryPolicy(max_retries=retries) if retries else None, pool="one"
+    )
+    def late() -> None:
+        note(directory, "attempts", os.getpid())
+        if len(noted(directory, "attempts")) == 1:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(120)
+
+    @dg.asset(deps=[late])
+    def after() -> None:
+        note(directory, "attempts", "after")
+
+    return _job([late, after])
+
+
+def lingering(directory: str) -> dg.JobDefinition:
+    """A step that leaves a thread behind which never ends."""
+
+    @dg.asset
+    def leaver() -> None:
+        note(directory, "pid", os.getpid())
+        threading.Thread(target=time.sleep, args=(3600,)).start()
+
+    @dg.asset(deps=[leaver])
+    def after() -> None:
+        note(directory, "after", 1)
+
+    return _job([leaver, after])
+
+
 def sleeping(directory: str) -> dg.JobDefinition:
     @dg.asset
     def sleeper() -> None:
@@ -120,6 +155,9 @@ def crowd(directory: str, cores: list[str], kind: str) -> dg.JobDefinition:
     def member(i: int, n_cores: str) -> dg.AssetsDefinition:
         def body() -> None:
             started = time.monotonic()
+            if kind == "plain" and i in (0, 1):  # both fit at once, and neither ends before the other has begun
+                Path(directory, f"begun-{i}").touch()
+                wait_until(Path(directory, f"begun-{1 - i}").exists, "the other step")
             time.sleep(0.3)
             note(directory, "spans", [started, time.monotonic(), int(n_cores)])
 
@@ -331,6 +369,38 @@ class TestFailures:
         )
         assert len(noted(notes, "attempts")) == 1
 
+    def test_a_step_over_its_time_limit_is_ended_and_says_so(self, instance, notes):
+        instance.event_log_storage.set_concurrency_slots("one", 1)
+        run = _execute(instance, "limited", notes, 0)
+        assert not run.is_success
+        (failure,) = _events(instance, run, Type.STEP_FAILURE)
+        (pid,) = noted(notes, "attempts")
+        assert f"Step late: its process (pid {pid}) ran longer than 1 s and was ended. Raise `time_limit`" in str(
+            failure.step_failure_data.error.message
+        )
+        assert not is_alive(pid)
+        assert instance.event_log_storage.get_concurrency_info("one").active_slot_count == 0
+
+    def test_a_time_limit_uses_a_retry_and_holds_for_each_attempt(self, instance, notes):
+        run = _execute(instance, "limited", notes, 5)
+        assert run.is_success
+        # One, and more where much else goes on: an attempt that does nothing may take longer than a second there.
+        assert 1 <= len(_events(instance, run, Type.STEP_UP_FOR_RETRY)) <= 5
+        assert noted(notes, "attempts")[-1] == "after"
+
+    def test_a_thread_that_a_step_leaves_behind_does_not_keep_its_run_going(self, instance, notes, monkeypatch):
+        monkeypatch.setattr(forked_steps, "_LINGER_SECONDS", 1.0)
+        run = _execute(instance, "lingering", notes)
+        assert run.is_success
+        (told,) = [
+            event.message
+            for event in _events(instance, run, Type.ENGINE_EVENT)
+            if "after its step has ended" in event.message
+        ]
+        assert "The process of step leaver goes on 1 s after its step has ended and is ended now" in told
+        assert noted(notes, "after") == [1]
+        assert not is_alive(noted(notes, "pid")[0])
+
     def test_a_resource_that_fails_to_start_is_retried(self, instance, notes):
         run = _execute(instance, "with_resource", notes)
         assert _status(instance, run) == dg.DagsterRunStatus.SUCCESS
@@ -361,7 +431,7 @@ class TestEnds:
         (run,) = instance.get_runs()
         instance.report_run_canceling(run)
         worker.send_signal(signal.SIGTERM)
-        worker.wait(30)
+        worker.wait(300)
         assert not is_alive(pid)
         assert _status(instance, run) == dg.DagsterRunStatus.CANCELED
         (failure,) = _events(instance, run, Type.STEP_FAILURE)
@@ -372,7 +442,7 @@ class TestEnds:
         (pid,) = wait_until(lambda: noted(notes, "pid"), "the start of the step")
         assert is_alive(pid)
         worker.kill()
-        worker.wait(30)
+        worker.wait(120)
         wait_until(lambda: not is_alive(pid), "the end of the step", seconds=10)
 
 
@@ -452,7 +522,7 @@ class TestForkSafety:
         assert "QueueFeeder" not in told
 
     def test_a_quiet_run_process_gives_no_warning(self, instance, notes, run_worker):
-        assert run_worker("chain", notes).wait(60) == 0
+        assert run_worker("chain", notes).wait(300) == 0
         (run,) = instance.get_runs()
         messages = [event.message for event in _events(instance, run, Type.ENGINE_EVENT)]
         assert not [message for message in messages if "do not inherit" in message]

@@ -1,6 +1,7 @@
 """Which cluster a setting names, and what an administrator reads when there is none."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +46,64 @@ def test_a_run_launcher_that_knows_no_pods_is_named() -> None:
             MlAssetsError, match=r"the instance's run launcher is .*; expected dagster-k8s's K8sRunLauncher"
         ):
             ClusterAccess().pods(instance, run)
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: here
+clusters: [{name: here, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: me, user: {}}]
+contexts: [{name: here, context: {cluster: here, user: me}}]
+"""
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance whose run launcher goes to the cluster of a file, `launchers`."""
+    config = {
+        "load_incluster_config": False,
+        "kubeconfig_file": str(tmp_path / "launchers"),
+        "service_account_name": "default",
+        "instance_config_map": "instance",
+        "dagster_home": str(tmp_path),
+    }
+    launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
+    with dg.instance_for_test(overrides={"run_launcher": launcher}, temp_dir=str(tmp_path)) as instance:
+        yield instance
+
+
+def test_a_cluster_of_which_a_file_is_missing_is_refused_beforehand(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    access = ClusterAccess(kubeconfig=tmp_path / "steps")
+    for name in ("steps", "launchers"):
+        with pytest.raises(MlAssetsError, match=rf"cannot be reached: there is no file .*/{name}\. Expected a pod"):
+            access.require(instance)
+        (tmp_path / name).write_text(KUBECONFIG)
+    access.require(instance)
+    assert access.pods(instance, dg.DagsterRun(job_name="job")).job_name("step", 0).endswith("-0")
+
+
+@pytest.mark.parametrize("where", ["steps", "launchers"])
+@pytest.mark.parametrize("text", ["clusters: [", "apiVersion: v1", "[]"])
+def test_a_kubeconfig_with_a_mistake_is_told_in_one_sentence(
+    instance: dg.DagsterInstance, tmp_path: Path, where: str, text: str
+) -> None:
+    for name in ("steps", "launchers"):
+        (tmp_path / name).write_text(text if name == where else KUBECONFIG)
+    access = ClusterAccess(kubeconfig=tmp_path / "steps")
+    access.require(instance)  # what stands in it is read when a step needs the cluster
+    with pytest.raises(MlAssetsError, match=r"(?s)The cluster for steps in pods cannot be reached: .*Expected a pod"):
+        access.pods(instance, dg.DagsterRun(job_name="job"))
+
+
+def test_a_run_launcher_without_pods_is_refused_beforehand(tmp_path: Path) -> None:
+    with (
+        dg.instance_for_test(temp_dir=str(tmp_path)) as instance,
+        pytest.raises(MlAssetsError, match="expected dagster-k8s's K8sRunLauncher"),
+    ):
+        ClusterAccess().require(instance)
 
 
 def _cluster(status: int, message: str = "why") -> Cluster:

@@ -10,7 +10,7 @@ from ml_assets.cli.dev import begin_anew
 def test_a_log_that_is_too_long_begins_anew_under_its_writers_hand(tmp_path: Path) -> None:
     log = tmp_path / "daemon.log"
     with log.open("ab") as sink:
-        writer = subprocess.Popen(  # noqa: S603
+        writer = subprocess.Popen(
             [sys.executable, "-c", "for line in open(0): print('said', line, end='', flush=True)"],
             stdin=subprocess.PIPE,
             stdout=sink,

@@ -97,7 +97,7 @@ def test_a_step_sees_the_gpus_that_it_holds_and_no_other() -> None:
 
     assert gpus.visible("train", {GPUS_TAG: "2"}) == "2,5"
     assert gpus.visible("train", {GPUS_TAG: "4"}) == ""  # too many: it runs without
-    unbound = MachineGpus(ids=("2", "3", "5"), held=lambda _: ())  # pools that bound runs give a step no slot
+    unbound = MachineGpus(ids=("2", "3", "5"), held=lambda _: ())  # a storage without pools
     assert unbound.visible("train", {GPUS_TAG: "2"}) == "2,3"
     assert MachineGpus(ids=("2",), held=lambda _: ()).visible("load", {}) == ""
     assert MachineGpus(ids=None, held=lambda _: ()).visible("load", {}) is None

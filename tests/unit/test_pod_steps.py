@@ -7,9 +7,20 @@ from typing import Any, cast
 import pytest
 from dagster import DagsterEventType
 
+from ml_assets.errors import MlAssetsError
+from ml_assets.executors.cluster_line import ClusterLine
 from ml_assets.executors.pod_record import Pod, Wait, metadata_of
 from ml_assets.executors.pod_steps import PodSteps
-from ml_assets.executors.pods import PodEnd, PodLaunch, PodLook, PodPhase, PodRules, StepDemand, WorkerSize
+from ml_assets.executors.pods import (
+    PodEnd,
+    PodLaunch,
+    PodLook,
+    PodPhase,
+    PodRefusedError,
+    PodRules,
+    StepDemand,
+    WorkerSize,
+)
 
 HOUR = 3600.0
 RUNNING = PodLook(phase=PodPhase.RUNNING, pod="pod-1")
@@ -129,3 +140,26 @@ def test_a_container_that_ended_beside_a_sidecar_is_judged_by_its_own_end() -> N
     steps._see_to(pod, LEAVING)
     assert line.removed == [True, True]
     assert [look.end for look in judged] == [PodEnd.OUT_OF_MEMORY, PodEnd.DISRUPTED]
+
+
+def test_a_cluster_that_a_new_worker_cannot_open_counts_as_away_and_ends_nothing_else() -> None:
+    opened: list[int] = []
+
+    def open_cluster() -> Any:
+        opened.append(1)
+        raise MlAssetsError("The cluster for steps in pods cannot be reached: there is no file.")
+
+    context: Any = SimpleNamespace()
+    line = ClusterLine(open_cluster, context, PodRules(away_seconds=HOUR))
+    told: list[str] = []
+    line._tell = told.append  # type: ignore[method-assign]
+
+    assert opened == []  # nothing is opened before it is needed
+    with pytest.raises(PodRefusedError, match="there is no file"):
+        line.ask(lambda cluster: cluster.start)
+    assert line.look(["job-0"]) is None
+    assert not line.is_given_up
+    assert line.remove("job-0")  # the reaper's, from now on
+    assert line.explain("job-0", WAITING).message.startswith("nobody may read its events")
+    assert line.last_words(WAITING) == ""
+    assert sum("could not be removed" in text for text in told) == 1
