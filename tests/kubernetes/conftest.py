@@ -63,13 +63,14 @@ def pod_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @dataclass
 class World:
-    """One Dagster home and one namespace, with what the tests ask of both."""
+    """One Dagster home and one namespace, with what the tests ask of both; `began` is the double's revision then."""
 
     cluster: Cluster
     home: Path
     notes_folder: str
     namespace: str
     instance: dg.DagsterInstance
+    began: int
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, name: str, *args: Any) -> subprocess.Popen[bytes]:
@@ -106,7 +107,7 @@ class World:
         """Carry a run out and return it."""
         return self.end_of(self.start(name, *args))
 
-    def end_of(self, worker: subprocess.Popen[bytes], seconds: float = 90) -> dg.DagsterRun:
+    def end_of(self, worker: subprocess.Popen[bytes], seconds: float = 480) -> dg.DagsterRun:
         """Wait for a worker to end and return its run."""
         try:
             worker.wait(seconds)
@@ -141,15 +142,32 @@ class World:
         return [f"{entry.step_key or '-'}: {entry.message}" for entry in entries][-25:] + logs
 
     def jobs(self) -> dict[str, Any]:
-        """Return the Jobs of steps by name."""
+        """Return the Jobs of steps by name that are there now.
+
+        When a run is over, it removes the Job of a pod that takes long to end: `jobs_made` has that one too.
+        """
         selector = "app.kubernetes.io/component=step_worker"
         items = self.cluster.batch.list_namespaced_job(self.namespace, label_selector=selector).items
         return {item.metadata.name: item for item in items}
 
-    def alive(self) -> list[str]:
-        """Return the pods of the namespace whose processes run."""
+    def jobs_made(self) -> dict[str, dict[str, Any]]:
+        """Return the Jobs of steps by name, as the API has them in JSON, whether or not they are there still."""
+        made = {
+            change.key.name: change.after
+            for change in self.cluster.kube.store.since(self.began)
+            if change.key.plural == "jobs" and change.key.namespace == self.namespace and change.after is not None
+        }
+        of_step = ("app.kubernetes.io/component", "step_worker")
+        return {name: job for name, job in made.items() if of_step in (job["metadata"].get("labels") or {}).items()}
+
+    def alive(self, *phases: str) -> list[str]:
+        """Return the pods of the namespace in these phases; without any, those whose processes run or will."""
         pods = self.cluster.core.list_namespaced_pod(self.namespace).items
-        return [pod.metadata.name for pod in pods if pod.status.phase in ("Running", "Pending")]
+        return [pod.metadata.name for pod in pods if pod.status.phase in (phases or ("Running", "Pending"))]
+
+    def wait_for_pods_to_end(self) -> None:
+        """Wait until no pod runs: a step's success is known a moment before its process has gone."""
+        wait_for(lambda: not self.alive(), lambda: f"the pods to end: {self.alive()}")
 
     def slots(self) -> int:
         """Return how many slots of the pool are taken."""
@@ -214,7 +232,7 @@ def world(pod_cluster: Cluster, tmp_path: Path, settings: dict[str, Any]) -> Ite
     write_instance(tmp_path / "home", cluster.kubeconfig, namespace, **settings)
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         instance.event_log_storage.set_concurrency_slots("gpus", 4)
-        world = World(cluster, tmp_path / "home", str(notes_folder), namespace, instance)
+        world = World(cluster, tmp_path / "home", str(notes_folder), namespace, instance, cluster.kube.store.revision)
         yield world
         for worker in world.workers:
             worker.kill()

@@ -6,6 +6,7 @@ disposable control plane without nodes: the process kubelet joins it, and nothin
 """
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +21,10 @@ from tests.kubernetes.double import FakeKube, Image, NodeSpec, ProcessKubelet
 T = TypeVar("T")
 KUBECONFIG = os.environ.get("ML_ASSETS_TEST_KUBECONFIG", "")
 GPU_TAINT = {"key": "nvidia.com/gpu", "effect": "NoSchedule", "value": "present"}
-HOLD = "trap 'exit 143' TERM; for i in $(seq 600); do sleep 0.1; done"
-"""A command that runs for a minute, and ends at once when it is asked to."""
+HOLD = "trap 'exit 143' TERM; for i in $(seq 3000); do sleep 0.1; done"
+"""A command that runs for minutes, and ends at once when it is asked to."""
 _IMAGE = "double.test/shell:1"
-_WAIT_SECONDS = 60.0
+_WAIT_SECONDS = 120.0
 
 
 class Cluster:
@@ -145,6 +146,26 @@ class Cluster:
 
     def job(self, name: str, command: str = "true", **fields: Any) -> Any:
         return self.batch.create_namespaced_job(self.namespace, self.job_body(name, command, **fields))
+
+    def waits(self, then: str = "true") -> str:
+        """Return a command that waits for `release` and then does something: it runs as long as the test needs it to.
+
+        Where nobody can release it, on a cluster with nodes of its own, it goes on after three seconds.
+        """
+        tenths = 3000 if self.kubelet else 30
+        until = f'until [ -n "$go" ] || [ "$i" -ge {tenths} ]; do sleep 0.1; i=$((i + 1)); done'
+        return f"go=; i=0; trap 'go=1' USR1; echo waits; {until}; {then}"
+
+    def waiting_now(self, job: str) -> Any:
+        """Wait until a Job's command of `waits` has come to its waiting, and return the pod."""
+        pod = self.running(job)
+        self.until(lambda: "waits\n" in self.log(job))
+        return pod
+
+    def release(self, pod: Any) -> None:
+        """Let the command of `waits` in a pod go on."""
+        if self.kubelet:
+            assert self.kubelet.kill(pod.metadata.name, signal.SIGUSR1)
 
     def quota(self, **hard: str) -> None:
         """Give the namespace a quota, and wait until it counts."""

@@ -20,6 +20,7 @@ from resources.data_store import ParquetDataStore
 from tests.kubernetes.conftest import ROOT, write_instance
 from tests.kubernetes.double import FakeKube, Image, NodeSpec, ProcessKubelet
 from tests.kubernetes.pod_jobs import IMAGE, wait_for
+from tests.kubernetes.trial_gate import VARIABLE, Gate
 
 PIPELINE, MONTH = ("gpu_flights", "arrival_delay"), "2013-02"
 DEFINITIONS = """import gpu_flights.defs
@@ -47,6 +48,11 @@ class Site:
     @property
     def state(self) -> Path:
         return self.folder / "state"
+
+    @property
+    def gate(self) -> Gate:
+        """Return the gate that trials of `trial_gate.ESTIMATOR` pass."""
+        return Gate(Path(self.environment[VARIABLE]))
 
     def instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(str(self.state / "dagster"))
@@ -79,14 +85,14 @@ class Site:
         return worker
 
     def finish(self, worker: subprocess.Popen[bytes]) -> None:
-        worker.wait(400)
+        worker.wait(900)
         with self.instance() as instance:
             found = instance.get_runs(limit=1)
             assert found, (self.folder / f"worker-{len(self.workers) - 1}.log").read_text()[-3000:]
             run = found[0]
             assert run.status == dg.DagsterRunStatus.SUCCESS, "\n".join(self.story())
         # A step's success is known a moment before its pod ends, and only then it is in the nodes' history.
-        wait_for(lambda: not self.nodes.running, "the last pods to end", seconds=60)
+        wait_for(lambda: not self.nodes.running, "the last pods to end", seconds=120)
 
     def run(self, assets: Sequence[str], first: str, last: str) -> None:
         self.finish(self.start(assets, first, last))
@@ -103,24 +109,23 @@ class Site:
         log = (self.folder / f"worker-{len(self.workers) - 1}.log").read_text()[-1500:]
         return [*[f"{e.step_key or '-'}: {e.message}" for e in entries][-30:], *failed, log]
 
-    def starts_of(self, step: str) -> int:
-        """Return how often a step of the newest run has started."""
+    def told(self) -> list[str]:
+        """Return all messages of the newest run."""
         with self.instance() as instance:
             run = instance.get_runs(limit=1)[0]
-            records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_START).records
-        return sum((record.event_log_entry.step_key or "").endswith(step) for record in records)
+            return [entry.message for entry in instance.all_logs(run.run_id)]
 
-    def running_pod(self, step: str) -> str:
-        """Wait for the pod of a step to run, and return its name."""
+    def running_pod(self, step: str, other_than: str = "") -> str:
+        """Wait for the pod of a step to run, one of another name if that is given, and return its name."""
 
         def pods() -> list[str]:
             return [
                 run.name
-                for run in self.nodes.running.values()
-                if run.alive and run.pod["metadata"]["labels"]["dagster/op"].endswith(step)
+                for run in list(self.nodes.running.values())
+                if run.alive and run.pod["metadata"]["labels"]["dagster/op"].endswith(step) and run.name != other_than
             ]
 
-        return wait_for(pods, lambda: "\n".join(self.story()), seconds=240)[0]
+        return wait_for(pods, lambda: "\n".join(self.story()), seconds=480)[0]
 
     def document(self, *stage: str) -> dict[str, Any]:
         return ParquetDataStore(str(self.state / "data")).read_document((*PIPELINE, *stage), MONTH)
@@ -164,6 +169,7 @@ def installation(prepared: Path, folder: Path, nodes: Sequence[NodeSpec]) -> Ite
         "ML_ASSETS_CORES": "2",
         "DAGSTER_HOME": str(folder / "state" / "dagster"),
         "OMP_NUM_THREADS": "1",
+        VARIABLE: str(folder / "gate"),
     }
     with ExitStack() as stack:
         kube = stack.enter_context(FakeKube(namespaces=("default", "flights")))

@@ -61,7 +61,7 @@ def job(assets: list[Any], pods: dict[str, Any] | None = None, **config: Any) ->
     return definitions.resolve_job_def("job")
 
 
-def hold(directory: str, name: str, seconds: float = 120) -> None:
+def hold(directory: str, name: str, seconds: float = 900) -> None:
     """Say where this attempt runs; the first one then waits to be taken away."""
     note(directory, name, os.environ.get("HOSTNAME", ""))
     if len(notes(directory, name)) == 1:
@@ -128,6 +128,21 @@ def held(directory: str, retries: int = 0, kind: str = "plain") -> dg.JobDefinit
     return job([held, after])
 
 
+def dropped(directory: str) -> dg.JobDefinition:
+    """A GPU step that gets its signal in a finalizer, out of which Python raises nothing."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @dg.asset(op_tags=gpu(), pool="gpus")
+    def deafened() -> None:
+        Finalized()  # gone at once
+        hold(directory, "deafened")
+
+    return job([deafened])
+
+
 def stuck(directory: str) -> dg.JobDefinition:
     """GPU steps whose pods cannot start, each for another reason."""
     gpus = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "3"}}
@@ -147,7 +162,7 @@ def stuck(directory: str) -> dg.JobDefinition:
         return dg.asset(name=name, op_tags=tags, retry_policy=retry, pool="stuck")(body)
 
     assets = [cannot_start(name, tags) for name, tags in reasons.items()]
-    return job(assets, pods={"pending_seconds": 2.0, "queue_seconds": 300.0})
+    return job(assets, pods={"pending_seconds": 10.0, "queue_seconds": 900.0})
 
 
 def queued(directory: str) -> dg.JobDefinition:
@@ -157,7 +172,22 @@ def queued(directory: str) -> dg.JobDefinition:
     def queued() -> None:
         note(directory, "ran", "queued")
 
-    return job([queued], pods={"pending_seconds": 4.0, "queue_seconds": 300.0})
+    return job([queued], pods={"pending_seconds": 8.0, "queue_seconds": 900.0})
+
+
+def followed(directory: str) -> dg.JobDefinition:
+    """A GPU step, and a light step behind it that waits for a word."""
+
+    @dg.asset(op_tags=gpu(), pool="gpus")
+    def heavy() -> int:
+        return 1
+
+    @dg.asset
+    def behind(heavy: int) -> None:
+        note(directory, "behind", heavy)
+        wait_for(Path(directory, "go").exists, "the word to go on")
+
+    return job([heavy, behind])
 
 
 def pods_in_a_row(directory: str) -> dg.JobDefinition:
@@ -203,7 +233,7 @@ def two_worlds(directory: str) -> dg.JobDefinition:
     return job([done, in_pod, forked, after])
 
 
-def wait_for(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 90) -> Any:
+def wait_for(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 480) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:

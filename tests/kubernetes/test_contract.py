@@ -11,7 +11,7 @@ import pytest
 
 from tests.kubernetes.contract_cluster import HOLD, Cluster, contract_cluster, refused
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DISRUPTION = [{"type": "DisruptionTarget", "status": "True"}]
 
@@ -58,9 +58,13 @@ def test_a_job_that_succeeds_is_complete_and_its_pod_has_logs(k: Cluster) -> Non
 
 
 def test_a_log_is_followed_to_its_end(k: Cluster) -> None:
-    k.job("talk", "for i in 1 2 3; do echo $i; sleep 0.3; done")
-    k.running("talk")
-    assert k.log("talk", follow=True) == "1\n2\n3\n"
+    k.job("talk", k.waits(then="echo 1; sleep 0.3; echo 2"))
+    pod = k.waiting_now("talk")
+    read = k.core.read_namespaced_pod_log
+    lines = iter(read(pod.metadata.name, k.namespace, follow=True, _preload_content=False))
+    assert next(lines) == b"waits\n"
+    k.release(pod)
+    assert list(lines) == [b"1\n", b"2\n"]
 
 
 def test_a_job_that_fails_says_why(k: Cluster) -> None:
@@ -106,13 +110,15 @@ def test_a_deadline_ends_a_running_job(k: Cluster) -> None:
 
 def test_a_job_is_failed_only_when_its_pod_has_ended(k: Cluster) -> None:
     """`FailureTarget` comes at once, `Failed` not before the last pod has gone through its grace time."""
-    stubborn = "trap 'sleep 1.5; exit 1' TERM; for i in $(seq 600); do sleep 0.1; done"
-    k.job("slow", stubborn, job={"activeDeadlineSeconds": 1}, pod={"terminationGracePeriodSeconds": 10})
+    k.job("slow", f"trap : TERM; {k.waits(then='exit 1')}", pod={"terminationGracePeriodSeconds": 120})
+    pod = k.waiting_now("slow")  # not before: it would end at once
+    k.batch.patch_namespaced_job("slow", k.namespace, {"spec": {"activeDeadlineSeconds": 1}})
     k.until(lambda: "FailureTarget" in k.conditions("slow"))
     between = k.status("slow")
     assert not _failed_because(between)
     assert between.terminating == 1
     assert not between.active
+    k.release(pod)
     assert _failed_because(k.settled("slow")) == ["DeadlineExceeded"]
 
 
@@ -134,8 +140,8 @@ def test_a_pending_pod_that_a_deadline_ends_counts_as_failed(k: Cluster) -> None
 
 
 def test_a_finished_job_goes_after_its_time_with_its_pods(k: Cluster) -> None:
-    k.job("ttl", job={"ttlSecondsAfterFinished": 1})
-    k.until(lambda: k.pods("ttl"))
+    k.job("ttl", k.waits(), job={"ttlSecondsAfterFinished": 1})
+    k.release(k.waiting_now("ttl"))
     k.until(lambda: not k.batch.list_namespaced_job(k.namespace).items and not k.pods("ttl"))
 
 

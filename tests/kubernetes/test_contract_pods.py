@@ -11,7 +11,7 @@ import pytest
 
 from tests.kubernetes.contract_cluster import HOLD, Cluster, contract_cluster, refused
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +177,11 @@ def test_limits_become_requests_of_the_pod(k: Cluster) -> None:
 
 def test_one_gpu_serves_one_pod_at_a_time(k: Cluster) -> None:
     kubelet = k.need_nodes()
-    k.job("g1", "sleep 1", gpus=1)
-    k.running("g1")
+    k.job("g1", k.waits(), gpus=1)
+    first = k.waiting_now("g1")
     k.job("g2", "echo $CUDA_VISIBLE_DEVICES", gpus=1)
     assert "Insufficient nvidia.com/gpu" in k.unschedulable("g2")
+    k.release(first)
     assert k.settled("g1").succeeded
     assert k.settled("g2").succeeded
     assert k.log("g2") == "0\n"
@@ -232,8 +233,10 @@ def test_a_pod_of_higher_priority_takes_the_place_of_a_lower_one(k: Cluster) -> 
 def test_a_class_that_never_preempts_waits_its_turn(k: Cluster) -> None:
     k.need_nodes()
     with k.priority_class(100) as low, k.priority_class(1000, preemptionPolicy="Never") as polite:
-        k.job("low", "sleep 1", gpus=1, pod={"priorityClassName": low})
-        k.running("low")
+        k.job("low", k.waits(), gpus=1, pod={"priorityClassName": low})
+        first = k.waiting_now("low")
         k.job("wait", gpus=1, pod={"priorityClassName": polite})
+        assert "Insufficient nvidia.com/gpu" in k.unschedulable("wait")
+        k.release(first)
         assert k.settled("low").succeeded == 1
         assert k.settled("wait").succeeded == 1

@@ -1,9 +1,10 @@
 """The faults that tests ask of the double: each does what a cluster would do, and can be taken back."""
 
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +14,7 @@ import urllib3.exceptions
 from tests.kubernetes.contract_cluster import HOLD, Cluster, nodes, refused
 from tests.kubernetes.double import FakeKube, Image, NodeSpec, ProcessKubelet
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ON_CPU = {"nodeSelector": {"kubernetes.io/hostname": "cpu-1"}}
 
@@ -159,15 +160,17 @@ def test_a_lost_node_keeps_its_process_and_its_pod_ends_when_it_returns(
 
 @pytest.mark.usefixtures("back")
 def test_a_node_that_returns_in_time_goes_on(k: Cluster, kube: FakeKube, kubelet: ProcessKubelet) -> None:
-    k.job("short", "sleep 0.7; echo done", pod=ON_CPU)
-    k.running("short")
+    k.job("short", k.waits(then="echo done"), pod=ON_CPU)
+    pod = k.waiting_now("short")
     kube.lose_node("cpu-1", kubelet, pod_phase="Unknown")
     assert k.pods("short")[0].status.phase == "Unknown"
-    time.sleep(1)
+    k.release(pod)
+    k.until(lambda: not kubelet.running)
+    time.sleep(0.5)
     assert not k.status("short").succeeded  # it has ended, and nobody can tell
     kube.return_node("cpu-1", kubelet)
     assert k.settled("short").succeeded == 1
-    assert k.log("short") == "done\n"
+    assert k.log("short") == "waits\ndone\n"
     assert not k.pods("short")[0].status.reason
 
 
@@ -176,7 +179,7 @@ def test_a_node_without_power_stops_its_processes(k: Cluster, kube: FakeKube, ku
     k.job("dead", HOLD, pod=ON_CPU)
     k.running("dead")
     kube.lose_node("cpu-1", kubelet, processes="stop", pod_phase="Failed")
-    assert not kubelet.pids()
+    k.until(lambda: not kubelet.pids())  # a process that was killed is there for a moment yet
     assert k.settled("dead").failed == 1
     [pod] = k.pods("dead")
     assert (pod.status.phase, pod.status.reason) == ("Failed", "NodeLost")
@@ -203,43 +206,67 @@ def _answers(kube: FakeKube) -> bool:
 
 
 def test_an_api_server_that_is_away_comes_back_on_its_port(k: Cluster, kube: FakeKube, kubelet: ProcessKubelet) -> None:
-    k.job("meanwhile", "sleep 0.5; echo done")
-    k.running("meanwhile")
+    k.job("meanwhile", k.waits(then="echo done"))
+    pod = k.waiting_now("meanwhile")
     port = kube.port
-    kube.away(1.5)
-    began = time.monotonic()
-    with pytest.raises(urllib.error.URLError, match="Connection refused"):
-        urllib.request.urlopen(f"{kube.url}/healthz", timeout=5)  # noqa: S310
-    with pytest.raises(urllib3.exceptions.HTTPError):  # a connection that was open is of no use either
-        k.core.list_namespaced_pod(k.namespace)
-    assert len(kubelet.running) == 1
-    kube.wait(_answers)
-    assert time.monotonic() - began > 1.2
+    kube.stop_serving()
+    try:
+        with pytest.raises(urllib.error.URLError, match="Connection refused"):
+            urllib.request.urlopen(f"{kube.url}/healthz", timeout=5)  # noqa: S310
+        with pytest.raises(urllib3.exceptions.HTTPError):  # a connection that was open is of no use either
+            k.core.list_namespaced_pod(k.namespace)
+        assert len(kubelet.running) == 1
+        k.release(pod)
+        kube.wait(lambda _: not kubelet.running, timeout=120)
+    finally:
+        kube.serve_again()
     assert kube.port == port
     assert k.settled("meanwhile").succeeded == 1
-    assert k.log("meanwhile") == "done\n"
+    assert k.log("meanwhile") == "waits\ndone\n"
+
+
+def test_an_absence_has_its_length(kube: FakeKube) -> None:
+    began = time.monotonic()
+    kube.away(1.0)
+    kube.wait(_answers, timeout=120)
+    assert time.monotonic() - began >= 1.0
 
 
 def test_an_absence_ends_watches(k: Cluster, kube: FakeKube) -> None:
     from kubernetes import watch
 
-    stream = watch.Watch().stream(k.core.list_namespaced_pod, k.namespace, timeout_seconds=60)
-    kube.away(0.3)
+    k.core.create_namespaced_config_map(k.namespace, {"metadata": {"name": "there"}})
+    seen: list[str] = []
+
+    def look() -> None:
+        stream: Any = watch.Watch().stream(k.core.list_namespaced_config_map, k.namespace, timeout_seconds=300)
+        with suppress(Exception):  # the client's error differs with the moment; that it ends is what counts
+            seen.extend(event["object"].metadata.name for event in stream)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    k.until(lambda: seen)
+    assert watcher.is_alive()
+    kube.stop_serving()
+    watcher.join(120)
+    kube.serve_again()
+    assert not watcher.is_alive()
+    assert seen == ["there"]
+
+
+def _seconds(call: Callable[[], object]) -> float:
     began = time.monotonic()
-    with suppress(Exception):  # the client's error differs with the moment; that it ends is what counts
-        list(stream)
-    assert time.monotonic() - began < 20
-    kube.wait(_answers)
+    call()
+    return time.monotonic() - began
 
 
 def test_a_slow_api_server_answers_later(k: Cluster, kube: FakeKube) -> None:
+    def ask() -> object:
+        return k.core.list_namespaced_pod(k.namespace)
+
     with kube.slow(0.4):
-        began = time.monotonic()
-        k.core.list_namespaced_pod(k.namespace)
-        assert time.monotonic() - began >= 0.4
-    began = time.monotonic()
-    k.core.list_namespaced_pod(k.namespace)
-    assert time.monotonic() - began < 0.4
+        assert _seconds(ask) >= 0.4
+    k.until(lambda: _seconds(ask) < 0.4)
 
 
 def test_requests_can_be_failed_by_kind(k: Cluster, kube: FakeKube) -> None:
@@ -264,7 +291,7 @@ def test_a_controller_that_fails_is_not_passed_over(monkeypatch: pytest.MonkeyPa
     kube = FakeKube(tick=0.05)
     monkeypatch.setattr(kube._controllers[0], "sync", fail)
     with pytest.raises(RuntimeError, match="in a controller"), kube:
-        time.sleep(0.3)
+        kube.wait(lambda kube: kube._failures)
 
 
 def test_nodes_of_one_kubelet_share_no_gpu(tmp_path: Any) -> None:
@@ -274,8 +301,13 @@ def test_nodes_of_one_kubelet_share_no_gpu(tmp_path: Any) -> None:
         with ProcessKubelet(kubeconfig, specs, {"*": Image()}, tmp_path / "node", poll=0.05) as kubelet:
             k = Cluster(kubeconfig, kube, kubelet)
             with k.own_namespace():
-                for number in range(4):
-                    k.job(f"job-{number}", "sleep 0.5", gpus=1)
+                for number in range(3):
+                    k.job(f"job-{number}", k.waits(), gpus=1)
+                pods = [k.waiting_now(f"job-{number}") for number in range(3)]
+                k.job("job-3", gpus=1)
+                assert "Insufficient nvidia.com/gpu" in k.unschedulable("job-3")
+                for pod in pods:
+                    k.release(pod)
                 for number in range(4):
                     assert k.settled(f"job-{number}").succeeded == 1
     assert kubelet.max_gpu_in_use == {"one": 1, "two": 2}

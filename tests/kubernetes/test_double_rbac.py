@@ -11,7 +11,7 @@ import pytest
 from tests.kubernetes.contract_cluster import Cluster, refused
 from tests.kubernetes.double import FakeKube, Image, NodeSpec, ProcessKubelet
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -14,10 +14,13 @@ from dagster import DagsterEventType as Type
 from tests.kubernetes.double import NodeSpec
 from tests.kubernetes.gpu_flights import MONTH, Site, installation, write_code
 from tests.kubernetes.pod_jobs import GPU_TAINT, wait_for
+from tests.kubernetes.trial_gate import ESTIMATOR
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 TRIALS = 20
+BEFORE_THE_FAULTS = 5
+"""So many trials have ended when the first fault comes; the next one waits until the last fault has come."""
 NEW_WORKER = "The run has a new worker"
 COMPUTE = {"profile": "gpu-small", "cores": 1, "memory_gib": 3, "checkpoint": True}
 VARIANTS = {
@@ -28,7 +31,8 @@ VARIANTS = {
         "compute": {**COMPUTE, "checkpoint": False},
     },
     "boosting": {
-        "estimator": "sklearn.ensemble.HistGradientBoostingClassifier",
+        "estimator": ESTIMATOR,
+        "trusted_types": [ESTIMATOR],
         "params": {"max_iter": 60, "min_samples_leaf": 200, "early_stopping": False},
         "preprocessing": {"categorical": "ordinal"},
         "compute": COMPUTE,
@@ -65,22 +69,25 @@ MODELS = ["training_set", "models/logistic", "models/boosting", "candidate"]
 
 
 def _disturb(site: Site, worker: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """Kill the run's worker as the search begins, and two pods under its successor's eyes; return the successor.
+    """Kill the run's worker in the middle of the search, and two pods under its successor's eyes; return the successor.
 
-    The pod of the search has nearly all of its work before it when the worker dies, so it outlives the change.
+    The search stands still meanwhile, so that every fault comes while its pod has most of its work before it.
     """
-    pod = site.running_pod("boosting")
+    story: Callable[[], str] = lambda: "\n".join(site.story())  # noqa: E731
+    wait_for(lambda: len(site.gate.begun()) == BEFORE_THE_FAULTS + 1, story, seconds=480)
+    first = site.running_pod("boosting")
     worker.send_signal(signal.SIGKILL)
     worker.wait(30)
     with site.instance() as instance:
         run = instance.get_runs(limit=1)[0]
     successor = site.resume(run)
-    wait_for(lambda: any(NEW_WORKER in line for line in site.story()), "the new worker", seconds=120)
-    site.kube.evict("flights", pod)
-    wait_for(lambda: site.running_pod("boosting") != pod, "another pod", seconds=120)
-    # It has most of the search before it once its step runs; before, it may come to its end although it is told to end.
-    wait_for(lambda: site.starts_of("boosting") == 2, lambda: "\n".join(site.story()), seconds=120)
-    site.kube.preempt("flights", site.running_pod("boosting"))
+    wait_for(lambda: any(NEW_WORKER in message for message in site.told()), story, seconds=480)
+    site.kube.evict("flights", first)
+    second = site.running_pod("boosting", other_than=first)
+    wait_for(lambda: second in site.gate.begun(), story, seconds=480)
+    site.kube.preempt("flights", second)
+    wait_for(lambda: second not in {pod.name for pod in list(site.nodes.running.values())}, story, seconds=480)
+    site.gate.open()
     return successor
 
 
@@ -88,6 +95,8 @@ def test_faults_on_one_gpu_change_nothing_in_the_result(build: Callable[[str], S
     sites = {}
     for name in ("calm", "stormy"):
         site = sites[name] = build(name)
+        if name == "stormy":
+            site.gate.hold_at(BEFORE_THE_FAULTS)
         worker = site.start(MODELS, MONTH, MONTH)
         if name == "stormy":
             worker = _disturb(site, worker)

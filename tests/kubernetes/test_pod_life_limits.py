@@ -26,7 +26,11 @@ from ml_assets.executors.warm_executor import build_executor
 from resources.dagster_home import initialise_home
 from resources.kubernetes.pod_looks import explained, look_at
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Parameter `include_sources`")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:Parameter `include_sources`"),
+]
 
 ROOT = str(Path(__file__).parents[2])
 ENDED = PodLook(phase=PodPhase.ENDED, pod="pod-1", node="gpu-1")
@@ -349,8 +353,9 @@ def test_a_pod_that_its_node_does_not_end_in_time_is_removed(execute: Execute) -
 def test_each_kind_of_waiting_has_its_own_limit_and_is_told_once(execute: Execute) -> None:
     waiting = PodLook(phase=PodPhase.WAITING, pod="pod-1", reason="Unschedulable", message="no such node")
     script = Script([waiting])
-    outcome = execute(script, retries=2, pending_seconds=0.5, queue_seconds=60.0)
-    assert "waited longer than 0 s and is given up. The cluster says: Unschedulable: no such node" in outcome.failure
+    # Longer than a slow machine takes to look for the first time, or nothing would have been told before.
+    outcome = execute(script, retries=2, pending_seconds=3.0, queue_seconds=600.0)
+    assert "waited longer than 3 s and is given up. The cluster says: Unschedulable: no such node" in outcome.failure
     assert sum("waits for its start" in message for message in outcome.told) == 1
     queue = execute(Script([replace(waiting, queued=True)]), pending_seconds=0.0, queue_seconds=0.5)
     assert "`queue_seconds`" in queue.failure
@@ -388,15 +393,15 @@ def test_a_second_reason_is_told_when_it_lasts(execute: Execute) -> None:
     assert "Insufficient nvidia.com/gpu" in second
 
 
-@pytest.mark.parametrize(("pending_seconds", "queue_seconds", "setting"), [(0.4, 60, "pending"), (60, 0.4, "queue")])
+@pytest.mark.parametrize(("pending_seconds", "queue_seconds", "setting"), [(2, 600, "pending"), (600, 2, "queue")])
 def test_going_back_and_forth_between_two_waits_is_given_up(
     execute: Execute, pending_seconds: float, queue_seconds: float, setting: str
 ) -> None:
     queue, other = pending(said=NO_GPU), pending(said="0/2 nodes are available: 2 Insufficient cpu.")
-    script = InTurn(states=cycle([*repeat((queue, ()), 3), *repeat((other, ()), 3)]))
+    script = InTurn(states=cycle([(queue, ()), (other, ())]))  # both are told of long before a limit
     started = time.monotonic()
     outcome = execute(script, retries=2, pending_seconds=pending_seconds, queue_seconds=queue_seconds)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 300
     assert f"the limit is `{setting}_seconds` of ML_ASSETS_PODS" in outcome.failure
     assert script.removed == [("heavy-0", False)]
     assert not outcome.of(Type.STEP_UP_FOR_RETRY)

@@ -167,7 +167,7 @@ class FakeKube:
         """Delete an object; options as those of `Api.delete`."""
         return copy.deepcopy(self.api.delete(Key(group, plural, namespace or "", name), **options))
 
-    def wait(self, look: Callable[[Self], T], timeout: float = 30.0) -> T:
+    def wait(self, look: Callable[[Self], T], timeout: float = 120.0) -> T:
         """Return what `look(self)` gives as soon as it is true. Raises TimeoutError with what there is."""
         end = time.monotonic() + timeout
         while True:
