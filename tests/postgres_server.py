@@ -25,7 +25,7 @@ from resources.dagster_home import LOCAL_INSTANCE, initialise_home
 _CHART = Path(__file__).parents[1] / "deployments" / "kubernetes" / "chart" / "values.yaml"
 _USER = "ledger"
 _PASSWORD = "s3cret-p@ss/word"  # noqa: S105 of a server that lives as long as the tests
-_TIME_LIMIT_SECONDS = 60
+_TIME_LIMIT_SECONDS = 120
 
 
 @contextmanager
@@ -36,10 +36,8 @@ def running_server() -> Iterator[str]:
     try:
         account = _account()
         _initialise(programs, folder, account)
-        port = _free_port()
-        server = _start(programs, folder, port, account)
+        server, port = _started(programs, folder, account)
         try:
-            _wait_until_ready(server, port, folder)
             yield f"postgresql://{_USER}:{quote(_PASSWORD, safe='')}@127.0.0.1:{port}/postgres"
         finally:
             _stop(server)
@@ -164,6 +162,17 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+def _started(programs: Path, folder: Path, account: dict[str, Any]) -> tuple[subprocess.Popen[Any], int]:
+    """Return a server that answers, and its port; another port when somebody else took the first one meanwhile."""
+    for _ in range(3):
+        port = _free_port()
+        server = _start(programs, folder, port, account)
+        if _answers(server, port):
+            return server, port
+        _stop(server)
+    pytest.fail(f"PostgreSQL did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
+
+
 def _start(programs: Path, folder: Path, port: int, account: dict[str, Any]) -> subprocess.Popen[Any]:
     # A zone far from UTC, so that a time that loses its zone shows.
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
@@ -175,17 +184,19 @@ def _start(programs: Path, folder: Path, port: int, account: dict[str, Any]) -> 
         return subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **account)
 
 
-def _wait_until_ready(server: subprocess.Popen[Any], port: int, folder: Path) -> None:
+def _answers(server: subprocess.Popen[Any], port: int) -> bool:
+    """Wait until a server answers; return False when it ends before, or takes too long."""
     deadline = time.monotonic() + _TIME_LIMIT_SECONDS
+    address = f"host=127.0.0.1 port={port} connect_timeout=10"
     while True:
         try:
-            psycopg2.connect(host="127.0.0.1", port=port, user=_USER, password=_PASSWORD, dbname="postgres").close()
+            psycopg2.connect(address, user=_USER, password=_PASSWORD, dbname="postgres").close()
         except psycopg2.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"PostgreSQL did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
+                return False
             time.sleep(0.05)
         else:
-            return
+            return True
 
 
 def _stop(server: subprocess.Popen[Any]) -> None:

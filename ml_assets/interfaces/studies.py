@@ -131,8 +131,12 @@ class TrialDesk(Protocol):
         """Keep the metric of a claimed trial's finished fold; the folds before it are there."""
         ...
 
-    def advanced(self, number: int, fold: int, step: int) -> None:
-        """Keep from which step of a fold a claimed trial goes on; further than ever, nothing was fruitless."""
+    def advanced(self, number: int, fold: int, step: int) -> bool:
+        """Keep from which step of a fold a claimed trial goes on.
+
+        Returns:
+            Whether that is further than ever: nothing was fruitless then.
+        """
         ...
 
     def died(self, number: int) -> int:
@@ -201,6 +205,16 @@ class Studies(Protocol):
 
         Raises:
             StudyError: If the place of the studies cannot be used.
+        """
+        ...
+
+    def one_at_a_time(self, plan: StudyPlan) -> AbstractContextManager[None]:
+        """Keep other processes with this study out of the block, whoever leads it; waits for one that is inside.
+
+        It is for what is done in seconds: who is inside for more than a minute, or dies there, keeps nobody out.
+
+        Args:
+            plan: The study.
         """
         ...
 

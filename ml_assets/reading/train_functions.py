@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -65,10 +66,15 @@ def _read(variant: str, path: str, folder: Path, findings: Findings) -> TrainFun
         findings.add(place, f"{file.name} defines no function {wording.quoted(name)}", _EXPECTED, hint)
         return None
     _check_signature(file, functions[name], findings)
-    _check_imports(file, tree, findings)
+    imported = _check_imports(file, tree, findings)
     marks = {ast.unparse(mark).rpartition(".")[2] for mark in functions[name].decorator_list}
     return TrainFunction(
-        path=path, file=file, line=functions[name].lineno, digest=code_digest(file), gpu_required=_MARK in marks
+        path=path,
+        file=file,
+        line=functions[name].lineno,
+        digest=code_digest(file),
+        gpu_required=_MARK in marks,
+        imported=tuple(sorted(imported - sys.stdlib_module_names - {module.partition(".")[0]})),
     )
 
 
@@ -111,12 +117,16 @@ def _check_signature(file: Path, function: ast.FunctionDef | ast.AsyncFunctionDe
         findings.add_at(str(file), function.lineno, function.name, said, SIGNATURE.replace("NAME", function.name))
 
 
-def _check_imports(file: Path, tree: ast.Module, findings: Findings) -> None:
+def _check_imports(file: Path, tree: ast.Module, findings: Findings) -> set[str]:
+    """Return the top modules that are imported in any case; records those that are not installed."""
+    roots: set[str] = set()
     for module, line in _imports(tree.body):
         root = module.partition(".")[0]
+        roots.add(root)
         if importlib.util.find_spec(root) is None:
             said = f"it imports {wording.quoted(module)}, which is not installed"
             findings.add_at(str(file), line, "", said, "modules that are installed", install_hint(root))
+    return roots
 
 
 def _imports(body: list[ast.stmt]) -> Iterator[tuple[str, int]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_TOLD = 3
-"""Files in quarantine that are told of a period."""
+"""Periods that are not complete, and files in quarantine of each, that are told: every recorded decision has them."""
 LIVE = ("waiting", "claimed", "running")
 
 
@@ -75,9 +75,16 @@ def _newest_complete(step: Step, training: Training | None, now: datetime) -> tu
             break
         found = complete_features(step, key) if key in made else f"{key}: no features have been made."
         if isinstance(found, list):
-            return _period(step, key, found, training, now), tuple(problems)
+            return _period(step, key, found, training, now), _capped(problems)
         problems.append(" ".join([found, *aside.get(key, [])[:MOST_TOLD]]))
-    return None, tuple(problems)
+    return None, _capped(problems)
+
+
+def _capped(problems: list[str]) -> tuple[str, ...]:
+    """Return why the newest periods are not complete, and how many others are not: a group may stay away for a year."""
+    more = len(problems) - MOST_TOLD
+    others = [f"{more} earlier {'one is' if more == 1 else 'ones are'} not complete either."] if more > 0 else []
+    return (*problems[:MOST_TOLD], *others)
 
 
 def _put_aside(step: Step, since: str) -> tuple[dict[str, list[str]], list[str]]:

@@ -35,8 +35,8 @@ class Pause:
         return f"all pipelines of {team}" if pipeline == ALL else f"{team}/{pipeline}"
 
     def __str__(self) -> str:
-        """Return one sentence for a reader."""
-        return f"{self.by} paused {self.covers} on {self.since:%Y-%m-%d %H:%M} UTC: {self.reason}"
+        """Return one sentence for a reader, without its full stop, which the reason may have."""
+        return f"{self.by} paused {self.covers} on {self.since:%Y-%m-%d %H:%M} UTC: {self.reason.removesuffix('.')}"
 
 
 def scopes_of(path: PipelinePath) -> tuple[PipelinePath, ...]:

@@ -157,7 +157,8 @@ class TrialPool:
             trial = self.taken[number]
             self.taken[number] = replace(trial, folds=(*trial.folds[:index], value), fruitless=0)
         if process.resumed is not None and self.taken[number].resumes:
-            self.desk.advanced(number, *process.resumed)
+            if self.desk.advanced(number, *process.resumed):
+                self.taken[number] = replace(self.taken[number], fruitless=0)
             process.resumed = None
 
     def _mourn(self, process: TrialProcess) -> TrialResult | None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from ml_assets.errors import StudyError
 from ml_assets.interfaces import Studies, Study, Trial, TrialResult
 from ml_assets.search.evaluating import Search, TrialPool
-from ml_assets.search.patience import Patience
+from ml_assets.search.patience import Patience, pause_seconds
 from ml_assets.search.trials import best_of, known_to, propose
 
 ASK_SECONDS = 1.0
-"""How often a leader asks for the results of trials that other processes evaluate."""
+"""How often a leader asks at least for the results of trials that other processes evaluate."""
 
 _FAILED = "failed"
 
@@ -131,20 +131,22 @@ class _Leader:
         """Evaluate the running trials of a round, with whoever helps, and tell their results."""
         results = {trial.number: trial.result for trial in trials if trial.result is not None}
         open_numbers = {trial.number for trial in trials} - set(results)
-        asked_at, patience = time.monotonic(), Patience()
+        patience = Patience()
+        asked_at = news_at = time.monotonic()
         try:
             while open_numbers:
                 # Trials that this process has not claimed may be free, or others evaluate them.
                 elsewhere = bool(open_numbers - set(self.pool.taken))
                 self.pool.fill(claims=elsewhere)
                 elsewhere = bool(open_numbers - set(self.pool.taken))
-                ended = self.pool.turn(ASK_SECONDS) if elsewhere else self.pool.turn()
+                pause = pause_seconds(time.monotonic() - news_at, longest=ASK_SECONDS) if elsewhere else None
+                ended = self.pool.turn(pause)
                 results |= ended
                 open_numbers -= set(ended)
                 for number, result in ended.items():
                     if open_numbers:
                         self.study.record(number, result)
-                if elsewhere and time.monotonic() - asked_at > ASK_SECONDS:
+                if pause is not None and time.monotonic() - asked_at >= pause:
                     asked_at = time.monotonic()
                     with patience.asking():
                         running = self.study.running()
@@ -152,6 +154,7 @@ class _Leader:
                         self.trials = [handed_in.get(trial.number, trial) for trial in self.trials]
                         results |= {number: trial.result for number, trial in handed_in.items() if trial.result}
                         open_numbers -= set(handed_in)
+                        news_at = asked_at if handed_in else news_at
         finally:
             self.pool.end()
         self._tell({number: results[number] for number in sorted(results)})

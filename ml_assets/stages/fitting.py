@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ def _key(step: Step, stage: tuple[str, ...], name: str, variant: VariantSpec) ->
         "feature_code": step.pipeline.features.digest,
         "train_code": train_code(step, name),
         "device": step.device,
-        "libraries": libraries(variant),
+        "libraries": libraries(step, name, variant),
     }
     return checkpoint_key(step.asset(*stage), step.partition, content)
 
@@ -100,10 +101,27 @@ def train_code(step: Step, name: str) -> str:
     return function.digest
 
 
-def libraries(variant: VariantSpec) -> dict[str, Any]:
-    """Return the releases whose states cannot be mixed."""
-    versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in ("scikit-learn", "skops")}
+def libraries(step: Step, name: str, variant: VariantSpec) -> dict[str, Any]:
+    """Return the releases whose states cannot be mixed, of what the variant's train function imports too."""
+    versions: dict[str, Any] = {each: importlib.metadata.version(each) for each in ("scikit-learn", "skops")}
     own = library(variant.estimator)
     if own in STORED_TYPES:  # asked of the module: XGBoost comes in several distributions
         versions[own] = importlib.import_module(own).__version__
-    return versions
+    function = step.pipeline.train_functions.get(name)
+    return versions | (_releases(function.imported) if function is not None else {})
+
+
+def _releases(modules: Iterable[str]) -> dict[str, str]:
+    """Return the release of each top module that a distribution brought, by the distribution's name."""
+    found: dict[str, str] = {}
+    others = []
+    for module in modules:
+        try:
+            found[module] = importlib.metadata.version(module)
+        except importlib.metadata.PackageNotFoundError:
+            others.append(module)
+    if set(others) - {"sklearn"}:  # of another name than its distribution, and looking through all of them takes time
+        distributions = importlib.metadata.packages_distributions()
+        named = {each for module in others for each in distributions.get(module, ())}
+        found |= {each: importlib.metadata.version(each) for each in sorted(named)}
+    return found

@@ -1,6 +1,7 @@
 """The `models/<variant>` and `candidate` stages: fit each variant, choose the best, fit it again on all rows."""
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -38,8 +39,10 @@ def run_variant(step: Step, variant: str) -> StageResult:
     scores = predict(model, held_out.frame, task=step.spec.label.task)
     metrics = validation_metrics(step, held_out, scores, model)
     inputs = (*train.inputs, *held_out.inputs)
-    run_id = _open_run(step, name, searched)
-    logged = _log(step, model, declared, train, inputs, name, metrics, run_id=run_id)
+    # Of two runs of this stage that end at once, only one may have the tracker's run with the trials.
+    with nullcontext() if searched.plan is None else step.services.studies.one_at_a_time(searched.plan):
+        run_id = _open_run(step, name, searched)
+        logged = _log(step, model, declared, train, inputs, name, metrics, run_id=run_id)
     document = {
         "variant": variant,
         "run_id": logged.run_id,

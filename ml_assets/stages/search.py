@@ -53,12 +53,14 @@ class Searched:
 
     Attributes:
         variant: The variant with the parameters to fit.
+        plan: Its study.
         run_id: Tracker's run that has the trials and is to have the model; empty for a new one.
         document: What joins the variant's document.
         facts: What joins the asset's metadata; pictures and tables too.
     """
 
     variant: VariantSpec
+    plan: StudyPlan | None = None
     run_id: str = ""
     document: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -92,7 +94,7 @@ def search_variant(step: Step, name: str, references: "pa.Table", train: Rows, t
     importance = step.services.studies.importance(plan, found.trials)
     document = search_document(plan, found, metric=metric, folds=searching.folds, importance=importance)
     step.notes.extend(_shared(found, variant.search.workers) if here else _notes(found))
-    return _searched(variant, found, run_id, document, title=plan.title)
+    return _searched(variant, plan, found, run_id, document)
 
 
 def help_search(step: Step, name: str, references: "pa.Table", train: Rows, tags: Mapping[str, str]) -> str:
@@ -199,7 +201,7 @@ class _Searching:
         metric = search.metric or step.spec.selection.metric
         folds = _folds(step, search, references, train)
         plan = _plan(step, name, variant, search, metric)
-        content = {"study": plan.name, "libraries": libraries(variant)}
+        content = {"study": plan.name, "libraries": libraries(step, name, variant)}
         objective = Objective(
             variant=variant,
             frame=train.frame,
@@ -305,11 +307,14 @@ def _shared(found: Found, workers: int) -> list[str]:
     return [f"{len(found.trials)} trials were evaluated by {workers} workers{more}"]
 
 
-def _searched(variant: VariantSpec, found: Found, run_id: str, document: Mapping[str, Any], *, title: str) -> Searched:
-    record = search_record(found)
+def _searched(
+    variant: VariantSpec, plan: StudyPlan, found: Found, run_id: str, document: Mapping[str, Any]
+) -> Searched:
+    record, title = search_record(found), plan.title
     importance = pictures.importance(document, title=title)
     return Searched(
         variant=with_params(variant, found.best.params),
+        plan=plan,
         run_id=run_id,
         document={"search": document, RECORD: record},
         facts={

@@ -67,11 +67,13 @@ class FakeStudy:
         self.claimed.add(trial.number)
         return trial
 
-    def advanced(self, number: int, fold: int, step: int) -> None:
+    def advanced(self, number: int, fold: int, step: int) -> bool:
         """Keep that a trial got further."""
-        if (fold, step) > self.reached.get(number, (-1, -1)):
+        is_further = (fold, step) > self.reached.get(number, (-1, -1))
+        if is_further:
             self.reached[number] = fold, step
             self.kept[number] = replace(self._known(number), fruitless=0)
+        return is_further
 
     def died(self, number: int) -> int:
         """Count a death."""
@@ -135,6 +137,7 @@ class FakeStudies:
 
     def __init__(self) -> None:
         self.studies: dict[str, FakeStudy] = {}
+        self._inside: set[str] = set()
 
     @contextmanager
     def lead(self, plan: StudyPlan, meanwhile: Callable[[TrialDesk], bool] | None = None) -> Iterator[Study]:
@@ -149,6 +152,17 @@ class FakeStudies:
             study.led = False
             study.abandoned |= study.claimed
             study.claimed = set()
+
+    @contextmanager
+    def one_at_a_time(self, plan: StudyPlan) -> Iterator[None]:
+        """Refuse a second one inside, which would wait for ever in one process."""
+        if plan.name in self._inside:
+            raise StudyError(f"{plan.title}: somebody is inside already")
+        self._inside.add(plan.name)
+        try:
+            yield
+        finally:
+            self._inside.remove(plan.name)
 
     def suggest(self, plan: StudyPlan, number: int, history: Sequence[Trial]) -> dict[str, Any]:
         """Return parameters drawn by chance from seed and number."""

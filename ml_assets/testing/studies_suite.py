@@ -95,7 +95,7 @@ class StudiesSuite:
         with studies.lead(plan) as study:
             study.add([Trial(number=0, params={})], claimed=1)
 
-        def resumed(tell: Callable[[Study], None] = lambda _: None) -> Trial:
+        def resumed(tell: Callable[[Study], object] = lambda _: None) -> Trial:
             with studies.lead(plan) as study:
                 trial = study.claim()
                 assert trial is not None
@@ -107,6 +107,18 @@ class StudiesSuite:
         assert [resumed(lambda study: study.advanced(0, 0, 4)).fruitless for _ in range(2)] == [3, 1]
         assert [resumed(lambda study: study.fold(0, 0, 0.5)).fruitless for _ in range(3)] == [2, 1, 1]
         assert resumed().resumes == 11
+
+    def test_who_goes_on_from_a_step_is_told_whether_that_is_further_than_ever(self, studies: Studies) -> None:
+        with studies.lead(small_plan()) as study:
+            study.add([Trial(number=0, params={})], claimed=1)
+            assert [study.advanced(0, *at) for at in ((0, 3), (0, 3), (0, 2), (1, 1))] == [True, False, False, True]
+
+    def test_a_block_of_one_at_a_time_may_be_entered_again_and_needs_no_lead(self, studies: Studies) -> None:
+        plan = small_plan()
+        with studies.lead(plan), studies.one_at_a_time(plan):
+            pass
+        with studies.one_at_a_time(plan):
+            pass
 
     def test_notes_are_kept_and_replaced(self, studies: Studies) -> None:
         with studies.lead(small_plan()) as study:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ml_assets.errors import TrainingError
 from ml_assets.interfaces import Checkpoint
+from ml_assets.trainers.libraries import check_torch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ class TrainFunction:
         line: Line of its `def`.
         digest: SHA-256 of the Python files in the module's folder, as `features.module.code_digest` makes it.
         gpu_required: Whether it is marked with `gpu_required`.
+        imported: Top modules that its module imports, beside Python's own and the team's, sorted.
     """
 
     path: str
@@ -40,6 +42,7 @@ class TrainFunction:
     line: int
     digest: str
     gpu_required: bool
+    imported: tuple[str, ...] = ()
 
 
 class _Trains(Protocol):
@@ -120,13 +123,16 @@ def call(
         report: What it may tell its progress to.
 
     Raises:
-        TrainingError: If it cannot be imported, or returns something else than a fitted estimator of that class.
+        TrainingError: If it cannot be imported, uses PyTorch that finds no GPU on a step with one, or returns
+            something else than a fitted estimator of that class.
     """
-    module, _, name = path.rpartition(".")
+    where, _, name = path.rpartition(".")
     try:
-        function: _Trains = getattr(importlib.import_module(module), name)
+        module = importlib.import_module(where)
+        function: _Trains = getattr(module, name)
     except (ImportError, AttributeError) as error:
         raise TrainingError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    check_torch(path, module, device)
     fitted = function(X, y, params=dict(params), seed=seed, checkpoint=checkpoint, device=device, report=report)
     _check_fitted(path, estimator, fitted)
     return fitted

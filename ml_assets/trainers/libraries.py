@@ -1,8 +1,10 @@
 """What LightGBM and XGBoost need beside scikit-learn's conventions: seeds, devices, types, how to install them."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from ml_assets.errors import TrainingError
@@ -106,6 +108,20 @@ def settle_device(path: str, estimator: Any, device: str) -> None:
     if used.startswith("cpu") and estimator.get_params()["device"] != "cpu":
         raise TrainingError(f"{path} was to be fitted on a GPU, and XGBoost used the processor. {_NO_GPU}")
     estimator.set_params(device="cpu").get_booster().set_param({"device": "cpu"})
+
+
+def check_torch(path: str, module: ModuleType, device: str) -> None:
+    """Refuse a train function whose module imports PyTorch where PyTorch finds no GPU though the step has one.
+
+    Raises:
+        TrainingError: If so; PyTorch itself would only say that it was not compiled with CUDA.
+    """
+    if device != "cuda":
+        return
+    used = [value for value in vars(module).values() if isinstance(value, ModuleType)]
+    torch: Any = sys.modules.get("torch")
+    if any(library(value.__name__) == "torch" for value in used) and not torch.cuda.is_available():
+        raise TrainingError(f"{path} was to train on a GPU, and PyTorch {torch.__version__} finds none. {_NO_GPU}")
 
 
 _NO_GPU = (

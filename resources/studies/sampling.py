@@ -115,9 +115,7 @@ def frozen_trial(plan: StudyPlan, trial: Trial) -> "FrozenTrial":
     """Return Optuna's form of a trial with all that samplers and pruners look at."""
     from optuna.trial import FrozenTrial, TrialState
 
-    state = TrialState[
-        {"running": "RUNNING", "completed": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[trial.state]
-    ]
+    state = TrialState[STATES[trial.state]]
     result = trial.result if trial.state != "running" else None
     space = {parameter.name: parameter for parameter in plan.space}
     return FrozenTrial(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.errors import StudyLostError
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-LEASE = "lease"
+LEADER = "lease"
 """User attribute of a study: the lease of its leader."""
+BORN = "born"
+"""User attribute of a study: drawn when it begins, also anew; databases give the ids of removed rows again."""
 HELPERS = "helpers"
 """User attribute of a study: lead id → lease of each process that evaluates trials without leading it."""
 RECORD = "record"
@@ -58,7 +61,7 @@ class Open:
 
     def is_claimed(self, record: Mapping[str, Any]) -> bool:
         """Return whether the process that took a trial is still there."""
-        claim, leader = record.get("claim"), self.attributes.get(LEASE)
+        claim, leader = record.get("claim"), self.attributes.get(LEADER)
         if claim is None:
             return False
         if leader is not None and leader["lead_id"] == claim:
@@ -80,13 +83,22 @@ class SqlDesk:
         self._tables, self._plan, self._holder = tables, plan, holder
         self._ids: dict[int, int] = {}
         self._mine: set[int] = set()
+        self._told: list[Trial] = []
+        self._born: str | None = None
 
     def trials(self) -> list[Trial]:
         """Return all trials, in order of number."""
         with self._entering("Reading a search") as tx:
-            found = tx.storage.get_all_trials(tx.study_id, deepcopy=False)
-        self._ids = {trial.number: trial._trial_id for trial in found}  # noqa: SLF001 - Optuna's storage wants it back
-        return [trial_of(self._plan, trial) for trial in sorted(found, key=lambda trial: trial.number)]
+            if self._born != tx.attributes.get(BORN):
+                self._born, self._told, self._ids = tx.attributes.get(BORN), [], {}
+            last = self._ids[self._told[-1].number] if self._told else -1
+            # The public method reads all; told trials come first and do not change any more.
+            found = tx.storage._get_trials(tx.study_id, None, set(), last)  # noqa: SLF001
+        self._ids |= {trial.number: trial._trial_id for trial in found}  # noqa: SLF001 - Optuna's storage wants it back
+        newer = [trial_of(self._plan, trial) for trial in sorted(found, key=lambda trial: trial.number)]
+        known = [*self._told, *newer]
+        self._told = list(takewhile(lambda trial: trial.state != "running", known))
+        return known
 
     def claim(self, *, below: int | None = None) -> Trial | None:
         """Take the first running trial that nobody evaluates, and has no result."""
@@ -120,11 +132,13 @@ class SqlDesk:
             changed = {"folds": [*record.get("folds", [])[:index], value], "fruitless": 0}
             tx.put(self._ids[number], record | changed)
 
-    def advanced(self, number: int, fold: int, step: int) -> None:
-        """Keep that a claimed trial goes on from a step of a fold."""
+    def advanced(self, number: int, fold: int, step: int) -> bool:
+        """Keep that a claimed trial goes on from a step of a fold, and return whether that is further than ever."""
         with self._writing("Resuming a trial", number) as (tx, record):
-            if [fold, step] > record.get("at", []):
+            is_further = [fold, step] > record.get("at", [])
+            if is_further:
                 tx.put(self._ids[number], record | {"at": [fold, step], "fruitless": 0})
+        return is_further
 
     def died(self, number: int) -> int:
         """Count one more death of a claimed trial's process, and return how many there were."""

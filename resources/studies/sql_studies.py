@@ -8,17 +8,17 @@ from typing import Any
 
 from ml_assets.errors import LedgerError, StudyLostError
 from ml_assets.interfaces import PrunedTrial, Study, StudyPlan, Trial, TrialDesk
-from ml_assets.search.patience import Patience
+from ml_assets.search.patience import Patience, pause_seconds
 from resources.studies import sampling
 from resources.studies.leases import Holder, is_free
-from resources.studies.sql_desk import LEASE, SqlDesk, now_of
+from resources.studies.sql_desk import LEADER, SqlDesk, now_of
 from resources.studies.sql_study import SqlStudy, create_study
 from resources.studies.tables import StudyTables
 
-_PAUSES_SECONDS = 0.5, 5.0
-"""Shortest and longest time between two looks of a process that does not lead."""
-_PAUSE_SHARE = 0.1
-"""Of the time for which it has had nothing to do, how much passes until its next look."""
+_TURN = "turn"
+"""User attribute of a study: the lease of the process in `one_at_a_time`."""
+_LOOK_SECONDS = 5.0
+"""Longest time between two looks of a process that does not lead."""
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +62,21 @@ class SqlStudies:
             with suppress(StudyLostError, LedgerError):
                 study.leave()
 
+    @contextmanager
+    def one_at_a_time(self, plan: StudyPlan) -> Iterator[None]:
+        """Keep other processes with this study out of the block, whoever leads it; waits for one that is inside."""
+        holder, patience, began, is_inside = Holder.of_this_process(), Patience(), time.monotonic(), False
+        while not is_inside:
+            with patience.asking():
+                is_inside = self._take(plan, holder, _TURN) is None
+            if not is_inside:
+                time.sleep(pause_seconds(time.monotonic() - began, longest=_LOOK_SECONDS))
+        try:
+            yield
+        finally:
+            with suppress(LedgerError):  # a lease that cannot be given back ends by itself
+                self._give_back(plan, holder, _TURN)
+
     def suggest(self, plan: StudyPlan, number: int, history: Sequence[Trial]) -> dict[str, Any]:
         """Return the parameters of a trial: a pure function of its arguments."""
         return sampling.suggest(plan, number, history)
@@ -86,8 +101,7 @@ class SqlStudies:
                     except StudyLostError:  # begun anew, or this process was silent
                         had_any, desk = True, SqlDesk(self._tables, plan, holder)
                     idle_since = time.monotonic() if had_any else idle_since
-                shortest, longest = _PAUSES_SECONDS
-                time.sleep(min(max(shortest, _PAUSE_SHARE * (time.monotonic() - idle_since)), longest))
+                time.sleep(pause_seconds(time.monotonic() - idle_since, longest=_LOOK_SECONDS))
                 with patience.asking():
                     leads = self._take(plan, holder) is None
         finally:
@@ -95,16 +109,25 @@ class SqlStudies:
                 with suppress(StudyLostError, LedgerError):  # a lease that cannot be given back ends by itself
                     desk.leave()
 
-    def _take(self, plan: StudyPlan, holder: Holder) -> Holder | None:
-        """Take the lead, or return who has it."""
+    def _take(self, plan: StudyPlan, holder: Holder, attribute: str = LEADER) -> Holder | None:
+        """Take the lead, or what else a lease stands for, or return who has it."""
         with self._tables.writing("Taking the lead of a search", plan.name) as (storage, connection):
             try:
                 study_id = storage.get_study_id_from_name(plan.name)
             except KeyError:
                 study_id = create_study(storage, plan)
             now = now_of(connection)
-            lease = storage.get_study_user_attrs(study_id).get(LEASE)
+            lease = storage.get_study_user_attrs(study_id).get(attribute)
             if lease is not None and not is_free(lease, now):
                 return Holder.of(lease)
-            storage.set_study_user_attr(study_id, LEASE, holder.lease(now))
+            storage.set_study_user_attr(study_id, attribute, holder.lease(now))
             return None
+
+    def _give_back(self, plan: StudyPlan, holder: Holder, attribute: str) -> None:
+        """Give back what a lease stands for, if this process still has it."""
+        # Without the study there is nothing to give back.
+        with self._tables.writing("Leaving a search", plan.name) as (storage, _), suppress(KeyError):
+            study_id = storage.get_study_id_from_name(plan.name)
+            lease = storage.get_study_user_attrs(study_id).get(attribute)
+            if lease is not None and lease["lead_id"] == holder.lead_id:
+                storage.set_study_user_attr(study_id, attribute, None)

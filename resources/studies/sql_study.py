@@ -1,5 +1,6 @@
 """One study as its leader reads and writes it: each call is one transaction, and asks first who leads."""
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,7 +10,7 @@ from ml_assets.errors import StudyError, StudyLostError
 from ml_assets.interfaces import StudyPlan, Trial, TrialResult
 from resources.studies.leases import Holder
 from resources.studies.sampling import STATES, frozen_trial
-from resources.studies.sql_desk import LEASE, Open, SqlDesk, document_of, now_of, trial_of
+from resources.studies.sql_desk import BORN, LEADER, Open, SqlDesk, document_of, now_of, trial_of
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -22,6 +23,7 @@ def create_study(storage: "RDBStorage", plan: StudyPlan) -> int:
     from optuna.study import StudyDirection
 
     study_id = storage.create_new_study([StudyDirection[plan.direction.upper()]], plan.name)
+    storage.set_study_user_attr(study_id, BORN, uuid.uuid4().hex)
     storage.set_study_user_attr(study_id, "title", plan.title)
     storage.set_study_user_attr(study_id, "sampler", plan.sampler)
     storage.set_study_user_attr(study_id, "pruner", plan.pruner)
@@ -93,13 +95,13 @@ class SqlStudy(SqlDesk):
         with self._entering("Beginning a search anew") as tx:
             tx.storage.delete_study(tx.study_id)
             study_id = create_study(tx.storage, self._plan)
-            tx.storage.set_study_user_attr(study_id, LEASE, tx.attributes[LEASE])
+            tx.storage.set_study_user_attr(study_id, LEADER, tx.attributes[LEADER])
         self._ids, self._mine = {}, set()
 
     def leave(self) -> None:
         """Give the lead back."""
         with self._entering("Giving back the lead of a search") as tx:
-            tx.storage.set_study_user_attr(tx.study_id, LEASE, None)
+            tx.storage.set_study_user_attr(tx.study_id, LEADER, None)
 
     @contextmanager
     def _entering(self, action: str) -> Iterator[Open]:
@@ -110,7 +112,7 @@ class SqlStudy(SqlDesk):
                 attributes = storage.get_study_user_attrs(study_id)
             except KeyError:
                 attributes, study_id = {}, 0
-            lease, now = attributes.get(LEASE), now_of(connection)
+            lease, now = attributes.get(LEADER), now_of(connection)
             if lease is None or lease["lead_id"] != self._holder.lead_id:
                 leader = "nobody" if lease is None else str(Holder.of(lease))
                 raise StudyLostError(
@@ -118,5 +120,5 @@ class SqlStudy(SqlDesk):
                     f"search any more; {leader} does. Nothing is lost: run the step again when that one has ended."
                 )
             renewed = self._holder.lease(now)
-            storage.set_study_user_attr(study_id, LEASE, renewed)
-            yield Open(storage=storage, study_id=study_id, attributes=attributes | {LEASE: renewed}, now=now)
+            storage.set_study_user_attr(study_id, LEADER, renewed)
+            yield Open(storage=storage, study_id=study_id, attributes=attributes | {LEADER: renewed}, now=now)

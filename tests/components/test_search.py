@@ -349,3 +349,26 @@ def test_a_pruner_ends_trials_between_rounds_of_training(make_shop: MakeShop) ->
         "completed"
     )
     assert max(len(trial["reports"]) for trial in trials if trial["state"] == "pruned") < 10
+
+
+def test_the_run_with_the_trials_is_looked_for_and_ended_by_one_stage_at_a_time(
+    make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = prepared(make_shop, variants=searched(trials=2))
+    inside: list[bool] = []
+    log, find = FakeModelRegistry.log_model, FakeModelRegistry.start_run
+
+    def noted(ask: Any) -> Any:
+        def asked(registry: Any, *args: Any, **kwargs: Any) -> Any:
+            inside.append(bool(shop.world.studies._inside))  # pyright: ignore[reportAttributeAccessIssue]
+            return ask(registry, *args, **kwargs)
+
+        return asked
+
+    monkeypatch.setattr(FakeModelRegistry, "log_model", noted(log))
+    monkeypatch.setattr(FakeModelRegistry, "start_run", noted(find))
+
+    assert shop.run("models/logistic", partition=MONTH).success
+
+    # Before the search a run is looked for by whoever leads; after the fit for the model, which is logged then.
+    assert inside == [False, True, True]

@@ -1,5 +1,6 @@
 """Trainings within the whole pipeline: boosting libraries, checkpoints, and teams' own train functions."""
 
+import importlib.metadata
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -247,6 +248,22 @@ def test_the_guides_train_function_is_trained_killed_resumed_promoted_and_scores
     assert not killing.content
     shop.data("2024-03")
     assert shop.run("predictions", partition="FR|2024-03").success
+
+
+def test_a_training_begins_anew_under_another_release_of_what_its_function_imports(
+    make_shop: MakeShop, guide: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = prepared(make_shop(variants={"network": network(guide[0])}))
+    killing = KillingCheckpoints()
+    killing.after = 2
+    shop.world = type(shop.world)(**{**vars(shop.world), "checkpoints": killing})
+    assert not shop.run("models/network", partition=MONTH).success
+    release = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == "numpy" else release(name))
+
+    assert shop.run("models/network", partition=MONTH).success
+
+    assert "resumed" not in facts(shop, "models/network")
 
 
 def test_the_code_of_a_train_function_is_part_of_the_code_version_and_of_what_is_compared(

@@ -153,14 +153,16 @@ class ArrivingProject:
         return done.stdout
 
     def land(self, wanted: Sequence[str], *, rows: int = 5) -> None:
-        """Let the files of partitions arrive, each by one rename."""
+        """Let the files of partitions arrive, each by one rename; all are written before the first one arrives."""
+        drafts: list[Path] = []
         for partition in wanted:
             region, _, day = partition.partition("|")
             lines = ["order_id,ordered_at,amount,region,returned"]
             lines += [f"{partition}-{n},{day} 0{n % 10}:00:00,{n + 1}.5,{region},{n % 2}" for n in range(rows)]
-            draft = self.landing / f"{day}_{region}.csv.part"
-            draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            draft.rename(self.landing / f"{day}_{region}.csv")
+            drafts.append(self.landing / f"{day}_{region}.csv.part")
+            drafts[-1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for draft in drafts:
+            draft.rename(draft.with_suffix(""))
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
@@ -200,7 +202,7 @@ class ArrivingProject:
         """Run Dagster's daemon, from when its first sensor tick was made."""
         command = ["-m", "dagster._daemon", "run", "-w", str(self.workspace)]
         with self.running(command, "daemon.log", piped=False), self.instance() as instance:
-            wait_for("a tick of the sensor", lambda: _ticked(instance), timeout_seconds=120)
+            wait_for("a tick of the sensor", lambda: _ticked(instance), timeout_seconds=300)
             yield
 
 
@@ -263,7 +265,7 @@ def latency_of(project: ArrivingProject, wanted: Sequence[str]) -> Latency:
             run_id = wait_for(
                 f"a run of {partition}",
                 lambda p=partition: _over(instance, p),
-                timeout_seconds=150,
+                timeout_seconds=300,
                 every_seconds=0.2,
             )
             found.append(_instants(instance, run_id, landed))

@@ -109,7 +109,7 @@ class Page:
             taken.append(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
             return len(taken) > 1 and taken[-1] == taken[-2]
 
-        wait_for("a still picture", still, timeout_seconds=20, every_seconds=0.4)
+        wait_for("a still picture", still, timeout_seconds=60, every_seconds=0.4)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(taken[-1])
 
@@ -135,12 +135,12 @@ def chromium(folder: Path) -> Iterator[Page]:
             page.call("Page.enable")
             yield page
             page.call("Browser.close")
-        process.wait(timeout=30)
+        process.wait(timeout=60)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-    wait_for("an end of all of Chromium", lambda: not processes_of(folder), timeout_seconds=30)
+    wait_for("an end of all of Chromium", lambda: not processes_of(folder), timeout_seconds=60)
 
 
 def _port(address: Path) -> str | None:

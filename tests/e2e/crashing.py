@@ -18,7 +18,7 @@ import dagster as dg
 from resources.ledger.inbox import SqlInbox
 from resources.run_worker import claims_of
 from tests.e2e.arriving import NAME, PIPELINE, TEAM, ArrivingProject
-from tests.e2e.programs import ML_ASSETS, processes_of, wait_for
+from tests.e2e.programs import ML_ASSETS, processes_of, stopped, wait_for
 
 T = TypeVar("T")
 Victim = Literal["daemon", "code server", "warm process", "run", "watch"]
@@ -120,6 +120,7 @@ class Programs:
     instance: dg.DagsterInstance
     random: random.Random
     kills: list[Kill] = field(default_factory=list)
+    _work_seconds: float = LONGEST_WORK_SECONDS
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -138,7 +139,7 @@ class Programs:
             for process in self._running.values():
                 process.terminate()
             for process in self._running.values():
-                process.wait(timeout=60)
+                stopped(process)
 
     def kill(self, victim: Victim) -> bool:
         """Kill one of them, and say whether there was one; what nobody else starts again is started again at once."""
@@ -163,13 +164,15 @@ class Programs:
         run_id = self._seen_soon(self._oldest_at_work)
         if run_id is None:
             return False
-        time.sleep(self.random.uniform(0, LONGEST_WORK_SECONDS))
+        time.sleep(self.random.uniform(0, self._work_seconds))
         pid = claims_of(self.instance).holder(run_id)
         if pid is None:
+            self._work_seconds /= 2  # runs are quicker here; there are not enough files to be late each time
             return False
         os.kill(pid, signal.SIGKILL)
+        self._work_seconds = LONGEST_WORK_SECONDS
         self.kills.append(Kill(at=time.time(), victim="run", pid=pid, run_id=run_id))
-        wait_for("its end", lambda: claims_of(self.instance).holder(run_id) != pid, timeout_seconds=30)
+        wait_for("its end", lambda: claims_of(self.instance).holder(run_id) != pid, timeout_seconds=60)
         return True
 
     def _seen_soon(self, ask: Callable[[], T | None]) -> T | None:

@@ -88,13 +88,13 @@ class Governed:
 
     def save(self, name: str) -> None:
         """Keep state and policies as they are under a name; no process may be using them."""
-        assert not processes_of(self.state)
+        wait_for("an end of all processes", lambda: not processes_of(self.state), timeout_seconds=60)
         for part in (self.state, self.policies):
             shutil.copytree(part, self.folder / "saved" / name / part.name)
 
     def restore(self, name: str) -> None:
         """Put state and policies back as they were saved, at the same place: MLflow's addresses are absolute."""
-        wait_for("an end of all processes", lambda: not processes_of(self.state), timeout_seconds=30)
+        wait_for("an end of all processes", lambda: not processes_of(self.state), timeout_seconds=60)
         for part in (self.state, self.policies):
             if part.exists():
                 shutil.rmtree(part)
@@ -124,14 +124,14 @@ def killed_when(process: subprocess.Popen[str], state: Path, what: str, happened
     """
     checks: set[int] = set()
     try:
-        wait_for(what, lambda: process.poll() is not None or happened(), timeout_seconds=240, every_seconds=0.01)
+        wait_for(what, lambda: process.poll() is not None or happened(), timeout_seconds=900, every_seconds=0.01)
         assert process.poll() is None, f"it ended before {what}"
         checks = serving_checks(state)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=30)
-    wait_for("an end of all steps", lambda: not processes_of(state), timeout_seconds=30)
+    wait_for("an end of all steps", lambda: not processes_of(state), timeout_seconds=60)
     # A serving check has a session of its own, and ends by itself.
     wait_for("an end of it", lambda: not any(Path(f"/proc/{pid}").exists() for pid in checks), timeout_seconds=150)
 

@@ -38,7 +38,7 @@ def ml_assets(
     *arguments: str,
     project: Path = ROOT,
     settings: Mapping[str, str] = NO_SETTINGS,
-    timeout_seconds: float = 280,
+    timeout_seconds: float = 900,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end and return what it printed."""
     return subprocess.run(
@@ -91,18 +91,38 @@ def processes_of(state: Path) -> dict[int, str]:
 
 
 def wait_for(what: str, ask: Callable[[], T | None], *, timeout_seconds: float, every_seconds: float = 0.2) -> T:
-    """Ask again and again until there is an answer (anything but None or False), and return it.
+    """Ask again and again until there is an answer (anything that counts as true), and return it.
 
     Raises:
         AssertionError: If there was none in time.
     """
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
-        answer = ask()
-        if answer is not None and answer is not False:
+        if answer := ask():
             return answer
         time.sleep(every_seconds)
     raise AssertionError(f"{what}: nothing within {timeout_seconds} s")
+
+
+def stopped(process: subprocess.Popen[bytes], *, timeout_seconds: float = 60) -> None:
+    """Wait for a program of Dagster's that was asked to stop.
+
+    Its handler of signals raises wherever the program is just then, also where that is swallowed: who stays is asked
+    once more.
+
+    Raises:
+        subprocess.TimeoutExpired: If it stays all the same; it is killed then.
+    """
+    for _ in range(3):
+        try:
+            process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+        else:
+            return
+    process.kill()
+    process.wait()
+    raise subprocess.TimeoutExpired(process.args, 3 * timeout_seconds)
 
 
 def fetch_json(url: str) -> Any:
@@ -135,7 +155,7 @@ def development(state: Path, settings: Mapping[str, str] = NO_SETTINGS) -> Itera
     assert process.stdout is not None
     try:
         with process.stdout:
-            printed = _until(process.stdout.fileno(), "Stop with Ctrl-C.", timeout_seconds=120)
+            printed = _until(process.stdout.fileno(), "Stop with Ctrl-C.", timeout_seconds=300)
             addresses = dict(re.findall(r"^(Dagster|MLflow) UI +(http://\S+)$", printed, flags=re.MULTILINE))
             yield Development(dagster_url=addresses["Dagster"], mlflow_url=addresses["MLflow"], pid=process.pid)
             process.terminate()
@@ -144,7 +164,7 @@ def development(state: Path, settings: Mapping[str, str] = NO_SETTINGS) -> Itera
         if process.poll() is None:
             process.terminate()
             process.wait(timeout=60)
-    wait_for("an end of all processes", lambda: not processes_of(state), timeout_seconds=30)
+    wait_for("an end of all processes", lambda: not processes_of(state), timeout_seconds=60)
 
 
 def _until(output: int, text: str, *, timeout_seconds: float) -> str:

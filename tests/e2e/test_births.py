@@ -9,7 +9,7 @@ from resources.data_store import ParquetDataStore
 from resources.ledger import SqlLedger
 from tests.e2e.programs import ml_assets
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PIPELINE = ("births", "daily_births")
 YEARS = [str(year) for year in range(1969, 1975)]

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.commands import refused, said, typed
 from tests.e2e.governed import NAME, PATH, Governed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 MARCH = (NAME, "2013-03")
 GATE = (NAME, "evaluation", "2013-04", "log_loss.beats_baseline")

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.commands import refused, said, typed
 from tests.e2e.governed import NAME, Governed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 APPROVE_MARCH = ("approvals", "approve", NAME, "2013-03", "--as", "anna", "--reason", "I read the dossier.")
 ALTERED = {

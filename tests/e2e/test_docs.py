@@ -213,7 +213,7 @@ def test_the_features_of_the_guide(root: Path, instance: dg.DagsterInstance) -> 
 
 SLOW = (
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow on SQLAlchemy 2.1
 )
 

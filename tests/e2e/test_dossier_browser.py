@@ -22,7 +22,7 @@ from tests.unit.dossier_pages import HOSTILE, Page, bare, hostile
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(not CHROMIUM, reason="needs Chromium"),
 ]
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from dagster import DagsterEventType as Type
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from deployments.flights.land import land
+from resources.dagster_home import initialise_home
 from resources.ledger import SqlLedger
 from tests.e2e.graphql import Graphql
 from tests.e2e.programs import (
@@ -30,7 +30,7 @@ from tests.e2e.programs import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PREFIX = "flights/arrival_delay"
 VARIANTS = tuple(f"{PREFIX}/models/{name}" for name in ("logistic", "boosting", "boosting_slow", "forest"))
@@ -77,6 +77,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """Backfill two months and kill the whole process group while variants of 2013-02 are being fitted."""
     state = tmp_path_factory.mktemp("resume") / "state"
     land(state / "landing", ["2013-01", "2013-02", "2013-03"])
+    initialise_home(state / "dagster")  # two that open a fresh home at once ruin it
     started = subprocess.Popen(
         [ML_ASSETS, *BACKFILL],
         cwd=ROOT,
@@ -86,23 +87,21 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
         start_new_session=True,
     )
     try:
-        wait_for("a Dagster home", (state / "dagster" / "history" / "runs.db").exists, timeout_seconds=60)
-        time.sleep(2)  # the home is made in one go, but not in one moment
         with instance(state) as opened:
             run_id = wait_for(
                 "the run of 2013-02",
                 lambda: training_run(opened, "2013-02"),
-                timeout_seconds=120,
+                timeout_seconds=400,
             )
             wait_for(
                 "one variant done and another begun",
                 lambda: in_the_middle_of_training(opened, run_id),
-                timeout_seconds=120,
+                timeout_seconds=400,
                 every_seconds=0.05,
             )
             os.killpg(started.pid, signal.SIGKILL)
             started.wait(timeout=30)
-            wait_for("an end of all steps", lambda: not processes_of(state), timeout_seconds=30)
+            wait_for("an end of all steps", lambda: not processes_of(state), timeout_seconds=60)
             return Killed(state=state, run_id=run_id, before=tuple(materializations(opened, *ALL)))
     finally:
         if started.poll() is None:
@@ -225,16 +224,16 @@ def test_a_run_executed_again_from_its_failure_repeats_no_finished_step(month_wi
         wait_for(
             "one variant done and another begun",
             lambda: in_the_middle_of_training(opened, first),
-            timeout_seconds=180,
+            timeout_seconds=400,
             every_seconds=0.05,
         )
         os.kill(run_process(opened, first), signal.SIGKILL)
         failed = dg.DagsterRunStatus.FAILURE
-        wait_for("the failure", lambda: status(opened, first) == failed, timeout_seconds=120)
+        wait_for("the failure", lambda: status(opened, first) == failed, timeout_seconds=400)
         finished = steps(opened, first, Type.STEP_SUCCESS)
 
         second = launched(server.ask(AGAIN, params={"parentRunId": first, "strategy": "FROM_FAILURE"}))
-        wait_for("the end", lambda: status(opened, second) in FINISHED_STATUSES, timeout_seconds=240)
+        wait_for("the end", lambda: status(opened, second) in FINISHED_STATUSES, timeout_seconds=600)
 
         assert status(opened, second) == dg.DagsterRunStatus.SUCCESS
         everything = {step_of(asset) for asset in (*TRAINING, f"{PREFIX}/promotion")}

@@ -4,7 +4,7 @@ import pytest
 
 from tests.benchmarks.signal_free import RULES, Judged, judge_months
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 MONTHS = 200
 

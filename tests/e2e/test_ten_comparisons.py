@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmarks.ten_comparisons import RULES, Compared, compare_months, flights_spec, labelled_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "champion-and-challenger.md"
 

@@ -29,7 +29,7 @@ from tests.e2e.programs import (
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(not CHROMIUM, reason="needs Chromium"),
 ]
 
@@ -127,7 +127,7 @@ def backfilled(server: Graphql, assets: Sequence[str], first: str) -> str:
         status = answer["partitionBackfillOrError"]["status"]
         return None if status in {"REQUESTED", "COMPLETING"} else status
 
-    assert wait_for("the backfill's end", ended, timeout_seconds=280, every_seconds=1) == "COMPLETED_SUCCESS"
+    assert wait_for("the backfill's end", ended, timeout_seconds=900, every_seconds=1) == "COMPLETED_SUCCESS"
     return launched["backfillId"]
 
 

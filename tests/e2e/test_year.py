@@ -6,7 +6,7 @@ import pytest
 
 from tests.benchmarks.year_of_decisions import BEGIN, END, PAGE, run_the_year, table
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def decided(text: str) -> list[tuple[str, str, str, str]]:

@@ -19,7 +19,7 @@ from tests.postgres_server import local_instance, on_postgres
 
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 CANCELED, STARTED = dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.STARTED
-TIME_LIMIT_SECONDS = 90.0
+TIME_LIMIT_SECONDS = 240.0
 
 LOCATION = """
 import ctypes, os, resource, signal, sys, threading, time

@@ -23,7 +23,43 @@ from resources.studies import SqlStudies
 
 FORK = multiprocessing.get_context("fork")
 PARTS = 10
-TIME_LIMIT_SECONDS = 240
+TIME_LIMIT_SECONDS = 500
+
+
+@dataclass(frozen=True)
+class WorkLog:
+    """Notes of work that processes have done, and how many there may be until the test lets them go on.
+
+    A process that is to be killed waits for it where it is, however late the kill comes.
+
+    Args:
+        folder: Where the notes lie.
+    """
+
+    folder: Path
+
+    def note(self, text: str) -> None:
+        """Append a line in one write."""
+        note = os.open(self.folder / "work", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(note, f"{text}\n".encode())
+        os.close(note)
+
+    def lines(self) -> list[str]:
+        """Return all notes."""
+        file = self.folder / "work"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def hold_at(self, count: int | None) -> None:
+        """Have whoever is about to do more wait once there are so many notes; None lets all go on."""
+        draft = self.folder / "limit.part"
+        draft.write_text("" if count is None else str(count))
+        draft.replace(self.folder / "limit")
+
+    def pass_on(self) -> None:
+        """Wait for as long as there may be no more notes."""
+        file = self.folder / "limit"
+        while file.exists() and (limit := file.read_text()) and len(self.lines()) >= int(limit):
+            time.sleep(0.005)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +96,15 @@ class Work:
         return watch.result("completed", value)
 
     def _work(self, number: int, part: int) -> None:
+        log = WorkLog(self.folder)
+        log.pass_on()
         time.sleep(random.SystemRandom().uniform(0, self.seconds) if self.delays else self.seconds)
-        note = os.open(self.folder / "work", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(note, f"{number} {part}\n".encode())
-        os.close(note)
+        log.note(f"{number} {part}")
 
 
 def parts_done(folder: Path) -> list[str]:
     """Return a line for every part of a trial that was worked on, also again."""
-    file = folder / "work"
-    return file.read_text().splitlines() if file.exists() else []
+    return WorkLog(folder).lines()
 
 
 def _lead_and_tell(url: str, folder: Path, plan: StudyPlan, trials: int, *, slots: int) -> None:
@@ -109,11 +144,13 @@ def interrupted(
         folder: Of the work.
         plan: The study.
         trials: How many.
-        kills: (parts worked on before, "leader" or "worker"), in order.
+        kills: (parts worked on before, "leader" or "worker"), in order; nobody works on more parts before the kill.
         slots: Processes at once.
     """
     killed = 0
     pending = list(kills)
+    log = WorkLog(folder)
+    log.hold_at(pending[0][0] if pending else None)
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
     while True:
         leader = FORK.Process(target=_lead_and_tell, args=(url, folder, plan, trials), kwargs={"slots": slots})
@@ -126,6 +163,7 @@ def interrupted(
                     if victim is not None and _kill(victim):
                         killed += 1
                         pending.pop(0)
+                        log.hold_at(pending[0][0] if pending else None)
                         if victim == leader.pid:
                             break
                 time.sleep(0.002)
@@ -153,11 +191,19 @@ def plan_named(name: str, **changes: Any) -> StudyPlan:
 
 
 def _worker_of(leader: int) -> int | None:
+    """Return a living child of a process."""
     try:
         children = Path(f"/proc/{leader}/task/{leader}/children").read_text(encoding="utf-8").split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(children[0]) if children else None
+    return next((int(child) for child in children if _is_alive(child)), None)
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _kill(pid: int) -> bool:

@@ -16,7 +16,7 @@ from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.utils import make_new_run_id
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget, WorkspaceLoadTarget
 
 from ml_assets.compute import op_tags
 from ml_assets.interfaces import ComputeRules, StepResources, TeamShare
@@ -158,12 +158,18 @@ def asset(team: str, stage: str) -> dg.AssetsDefinition:
 
 
 @contextmanager
-def world(rules_: ComputeRules, storages: Mapping[str, Any] | None = None, **concurrency: Any) -> Iterator[World]:
+def world(
+    rules_: ComputeRules,
+    storages: Mapping[str, Any] | None = None,
+    target: WorkspaceLoadTarget = EmptyWorkspaceTarget(),  # noqa: B008 - it holds nothing
+    **concurrency: Any,
+) -> Iterator[World]:
     """Open a world whose instance lets 100 runs go at once unless told otherwise.
 
     Args:
         rules_: The rules of sharing.
         storages: The part of dagster.yaml that says where runs, events and schedules are; files when None.
+        target: The code locations of its workspace.
         concurrency: Settings under `concurrency`.
     """
     settings = {"runs": {"max_concurrent_runs": 100, **concurrency.pop("runs", {})}, **concurrency}
@@ -177,7 +183,7 @@ def world(rules_: ComputeRules, storages: Mapping[str, Any] | None = None, **con
                 **(storages or {"storage": {"custom": {**storage, "config": {"base_dir": folder}}}}),
             }
         ) as instance,
-        create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as workspace,
+        create_test_daemon_workspace_context(target, instance) as workspace,
     ):
         yield World(instance=instance, workspace=workspace, rules=rules_)
 

@@ -76,7 +76,7 @@ def hook() -> Iterator[Hook]:
     yield made
     closing.set()
     server.shutdown()
-    thread.join(10)
+    thread.join(120)
     server.server_close()
 
 
@@ -185,7 +185,7 @@ def test_a_handshake_that_trickles_ends_at_the_limit_too() -> None:
             assert not posting()
         finally:
             closing.set()
-            thread.join(10)
+            thread.join(120)
 
 
 def test_the_connection_is_closed_when_the_answer_is_there_and_its_body_is_not_waited_for() -> None:

@@ -15,7 +15,7 @@ from dagster._daemon.controller import RELOAD_WORKSPACE_INTERVAL, DagsterDaemonC
 
 from resources.daemon import LONGEST_SECONDS, CodeFolders, check_when_needed, folders_of
 from resources.dagster_home import initialise_home
-from tests.e2e.programs import ROOT, wait_for
+from tests.e2e.programs import ROOT, stopped, wait_for
 
 
 def test_code_that_came_changed_or_went_is_seen_once_and_nothing_else(tmp_path: Path) -> None:
@@ -140,15 +140,15 @@ def test_a_code_server_that_died_is_replaced_within_seconds(tmp_path: Path) -> N
             stderr=log,
         )
     try:
-        first = wait_for("a code server", lambda: server_of(daemon.pid), timeout_seconds=60)
-        wait_for("a running daemon", lambda: b"SensorDaemon" in (tmp_path / "log").read_bytes(), timeout_seconds=60)
+        first = wait_for("a code server", lambda: server_of(daemon.pid), timeout_seconds=200)
+        wait_for("a running daemon", lambda: b"SensorDaemon" in (tmp_path / "log").read_bytes(), timeout_seconds=200)
         os.kill(first, 9)
-        second = wait_for("another", lambda: server_of(daemon.pid, but=first), timeout_seconds=30)
+        second = wait_for("another", lambda: server_of(daemon.pid, but=first), timeout_seconds=200)
         assert second != first
         assert daemon.poll() is None
     finally:
         daemon.terminate()
-        daemon.wait(60)
+        stopped(daemon)
 
 
 def server_of(pid: int, *, but: int = 0) -> int | None:

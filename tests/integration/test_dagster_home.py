@@ -80,7 +80,7 @@ class TestHome:
             f"with dg.DagsterInstance.from_config({str(home)!r}) as instance: instance.get_runs()\n"
         )
         services = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(4)]
-        assert [service.wait(120) for service in services] == [0] * 4
+        assert [service.wait(300) for service in services] == [0] * 4
         with dg.DagsterInstance.from_config(str(home)) as instance:
             with instance.event_log_storage.index_connection() as connection:
                 revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").fetchall()

@@ -1,5 +1,6 @@
 """SqlInbox and SqlAlerts on SQLite and on Postgres: the suites, processes, and what they cost."""
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -126,14 +127,14 @@ def in_processes(count: int, work: Callable[[int], None]) -> None:
     start = forks.Barrier(count)
 
     def begin(number: int) -> None:
-        start.wait(60)
+        start.wait(300)
         work(number)
 
     processes = [forks.Process(target=begin, args=(number,)) for number in range(count)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * count
 
 
@@ -193,7 +194,7 @@ def test_the_constructors_load_and_touch_nothing(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code]
     root = Path(__file__).parents[2]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300, check=True)
 
     assert not set(result.stdout.split()) & {"sqlalchemy", "alembic", "psycopg2", "dagster"}
     assert list(tmp_path.iterdir()) == []
@@ -222,9 +223,14 @@ def test_a_row_that_was_changed_past_the_inbox_stops_the_step(tmp_path: Path) ->
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
+    gc.collect()
+    gc.disable()  # what other tests left to be collected is no cost of the work
+    try:
+        begun = time.process_time()
+        work()
+        return time.process_time() - begun
+    finally:
+        gc.enable()
 
 
 def test_receiving_a_thousand_events_costs_less_than_a_second(tmp_path: Path) -> None:
@@ -237,6 +243,7 @@ def test_receiving_a_thousand_events_costs_less_than_a_second(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a past takes a minute or two to make
 def test_the_past_costs_nothing(tmp_path: Path) -> None:
     inbox = SqlInbox(f"sqlite:///{tmp_path}/ledger.db")
     n_done = 100_000

@@ -127,7 +127,7 @@ def run(target: Callable[[], None], *, killed: bool) -> None:
     """Run in a forked process, and check how it ended."""
     process = FORKS.Process(target=target)
     process.start()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == (-signal.SIGKILL if killed else 0)
 
 
@@ -174,7 +174,7 @@ def test_two_hundred_events_and_fifty_killed_processes(url: str, tmp_path: Path)
         deadly = Deadly(draw.randrange(6), draw.choice(MOMENTS))
         process = FORKS.Process(target=place.work, args=(str(number), deadly))
         process.start()
-        process.join(60)
+        process.join(300)
         assert process.exitcode in {-signal.SIGKILL, 0}
     for number in range(50, 62):
         run(lambda number=number: place.work(str(number)), killed=False)
@@ -190,7 +190,7 @@ def test_of_processes_that_take_up_a_batch_of_a_dead_one_its_first_run_has_it(ur
 
     def submit_and_run(number: int) -> None:
         inbox = SqlInbox(url)
-        barrier.wait(30)
+        barrier.wait(120)
         if inbox.start(batch.name, f"run-{number}", now=NOW):
             for kept in batch.events:
                 place.note(f"{batch.name} {kept.number}")
@@ -201,7 +201,7 @@ def test_of_processes_that_take_up_a_batch_of_a_dead_one_its_first_run_has_it(ur
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
 
     assert [process.exitcode for process in processes] == [0] * 5
     check_exactly_once(place)

@@ -188,14 +188,14 @@ def run_in_processes(count: int, work: Callable[[int], None]) -> None:
     start = forks.Barrier(count)
 
     def begin(number: int) -> None:
-        start.wait(60)
+        start.wait(300)
         work(number)
 
     processes = [forks.Process(target=begin, args=(number,)) for number in range(count)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * count
 
 
@@ -245,7 +245,7 @@ def modules_after(code: str, url: str) -> set[str]:
     code = f"import sys\nfrom resources.ledger import SqlLedger\n{code}\nprint('\\n'.join(sys.modules))"
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", code, url]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300, check=True)
     return set(result.stdout.split())
 
 

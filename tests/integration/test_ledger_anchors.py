@@ -184,14 +184,17 @@ def run(project: Path) -> Run:
 
 
 def test_an_unbroken_ledger_is_told_in_a_line(project: Path, run: Run) -> None:
+    before = datetime.now(UTC)
     first = run("verify")
     anchored = run("anchor")
     second = run("verify", "flights/arrival_delay")
+    (file,) = (project / "anchors").iterdir()
+    today = file.stem.removeprefix("heads-")
 
+    assert today in {f"{at:%Y-%m-%d}" for at in (before, datetime.now(UTC))}
     assert (first.exit_code, anchored.exit_code, second.exit_code) == (0, 0, 0)
     assert first.output.splitlines()[0] == "9 rows in 3 streams, unbroken"
     assert first.output.splitlines()[1].startswith(f"there is no anchor in {project}/anchors yet")
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert anchored.output == f"9 rows in 3 streams anchored in {project}/anchors/heads-{today}.json\n"
     assert second.output.splitlines()[1].startswith(
         f"nothing is missing that was anchored in {project}/anchors on {today}"

@@ -184,14 +184,14 @@ def run_in_processes(count: int, work: Callable[[int], None]) -> None:
     start = FORKS.Barrier(count)
 
     def begin(number: int) -> None:
-        start.wait(60)
+        start.wait(300)
         work(number)
 
     processes = [FORKS.Process(target=begin, args=(number,)) for number in range(count)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * count
 
 
@@ -249,10 +249,10 @@ def test_a_process_that_is_killed_inside_leaves_nothing_and_the_next_one_proceed
 
     process = FORKS.Process(target=hold)
     process.start()
-    assert inside.wait(30)
+    assert inside.wait(120)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join(120)
 
     with ledger.exclusive(PIPELINE) as view:
         assert [d.run_id for d in view.decisions(PIPELINE)] == ["before"]
@@ -270,11 +270,11 @@ def held(ledger: SqlLedger, pipeline: tuple[str, str]) -> Iterator[None]:
     def hold() -> None:
         with ledger.exclusive(pipeline):
             inside.set()
-            done.wait(30)
+            done.wait(120)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert inside.wait(30)
+    assert inside.wait(120)
     try:
         yield
     finally:

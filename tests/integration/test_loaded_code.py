@@ -31,7 +31,7 @@ def changes(folder: Path, deed: str, while_importing: str = "") -> tuple[list[st
     time.sleep(0.05)
     names = "from pathlib import Path; here = Path(sys.argv[1])\n"
     argv = [sys.executable, "-B", "-c", PROGRAM, str(folder), names + deed, names + while_importing]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
     before, after = json.loads(done.stdout)
     inside = str(folder) + "/"
     return [p.removeprefix(inside) for p in before], [p.removeprefix(inside) for p in after]

@@ -138,7 +138,7 @@ def server(tmp_path_factory, empty_database) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 class TestMlflowServer(ModelRegistrySuite):
@@ -160,7 +160,7 @@ class TestMlflowServer(ModelRegistrySuite):
 
 
 def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310 - our own server
@@ -512,7 +512,7 @@ def in_children(count: int, function: Callable[..., Any], *arguments: Any) -> li
     for child in children:
         child.start()
     for child in children:
-        child.join(120)
+        child.join(300)
     assert [child.exitcode for child in children] == [0] * count
     return [here.recv() for here, _ in pipes]
 
@@ -573,7 +573,7 @@ def log_three(number: int, registry: MlflowRegistry, run: ModelRun) -> list[str]
 
 def record_twenty_datasets(number: int, client: Any, run_ids: list[str], together: Any) -> None:
     for i in range(20):
-        together.wait(60)
+        together.wait(300)
         dataset = DatasetInput(name="training_set", digest=f"{i:02}" * 32, context="training", url="s3://b/t")
         log_datasets(client, run_ids[number], [dataset])
 

@@ -33,6 +33,7 @@ from tests.components.shop import Shop, land_orders, policy
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1200),  # some thirty promotions
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow on SQLAlchemy 2.1
 ]
 

@@ -91,7 +91,7 @@ def test_processes_that_take_turns_are_never_two_at_once(tmp_path: Path) -> None
     argv = [sys.executable, "-c", COUNT, str(tmp_path / "claims"), str(counter)]
 
     def count(_: int) -> int:
-        return subprocess.run(argv, check=True, timeout=120, cwd=Path(__file__).parents[2]).returncode
+        return subprocess.run(argv, check=True, timeout=300, cwd=Path(__file__).parents[2]).returncode
 
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(count, range(3))) == [0, 0, 0]

@@ -1,5 +1,7 @@
 """What runs inherit of the environment of the process that starts them."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,12 +24,12 @@ def test_a_fork_server_is_started_without_the_secrets_that_no_run_needs(monkeypa
     try:
         environ = Path(f"/proc/{server.pid}/environ")  # empty while the process becomes another program
         inherited = wait_for(
-            "its environment", lambda: environ.read_bytes() or None, timeout_seconds=20, every_seconds=0.02
+            "its environment", lambda: environ.read_bytes() or None, timeout_seconds=120, every_seconds=0.02
         )
         fit = server.is_fit()
     finally:
         server.kill()
-        assert server.has_ended(20)
+        assert server.has_ended(120)
 
     assert b"OF_A_PIPELINE=kept" in inherited.split(b"\0")
     assert b"s3cr3t" not in inherited
@@ -40,3 +42,20 @@ def test_every_variable_that_the_reference_calls_a_secret_is_kept_from_runs() ->
     secret = {row.split("`")[1] for row in rows if row.startswith("| `") and "a secret, never shown" in row}
     assert secret == set(NOT_FOR_RUNS)
     assert run_environment(dict.fromkeys([*secret, "PATH"], "x")) == {"PATH": "x"}
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"], ids=["not set", "set"])
+def test_threads_of_numeric_libraries_sleep_while_they_wait_unless_somebody_says_otherwise(given: str | None) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "TRUE"}
+    code = "from resources.profiles import current_profile; current_profile(); import sklearn.ensemble"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment | ({"OMP_WAIT_POLICY": given} if given else {}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+    assert f"OMP_WAIT_POLICY = '{given or 'PASSIVE'}'" in done.stderr

@@ -1,19 +1,20 @@
 """A variant's stage with a search in the real world, killed again and again: the same result, trials recorded once."""
 
 import multiprocessing
-import os
 import random
 import shutil
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from ml_assets.interfaces import Checkpoint
 from ml_assets.spec import VariantSpec
 from ml_assets.stages import models
 from ml_assets.stages.step import Services, Step
@@ -22,9 +23,12 @@ from resources.data_store import ParquetDataStore
 from resources.model_registry import QUIET_ENVIRONMENT, MlflowRegistry
 from resources.studies import SqlStudies
 from tests.components.shop import Shop, land_orders, services
+from tests.integration.launched_runs import wait_until
+from tests.integration.search_world import WorkLog
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(2400),  # the work is done twice
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow on SQLAlchemy 2.1
 ]
 
@@ -70,11 +74,31 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
         yield made
 
 
+class NotedCheckpoints:
+    """Checkpoints of which each one that is saved is noted; who may not go on waits before it saves the next one."""
+
+    def __init__(self, root: str, log: WorkLog) -> None:
+        self._folder, self._log = CheckpointFolder(root), log
+
+    def open(self, key: str) -> Checkpoint:
+        """Return the checkpoint under a key."""
+        checkpoint: Any = self._folder.open(key)
+        save = checkpoint.save
+
+        def noted(step: int, files: Mapping[str, bytes]) -> None:
+            self._log.pass_on()
+            save(step, files)
+            self._log.note(f"{key} {step}")
+
+        checkpoint.save = noted
+        return checkpoint
+
+
 def real_world(state: Path, world: Services) -> Services:
     return replace(
         world,
         data_store=ParquetDataStore(str(state / "data")),
-        checkpoints=CheckpointFolder(str(state / "data")),
+        checkpoints=NotedCheckpoints(str(state / "data"), WorkLog(state)),
         model_registry=MlflowRegistry(f"sqlite:///{state}/mlflow.db", str(state / "artifacts")),
         studies=SqlStudies(f"sqlite:///{state}/ledger.db"),
     )
@@ -85,37 +109,52 @@ def run_variant(shop: Shop, world: Services) -> None:
     models.run_variant(step, "boosting")
 
 
-def searched(shop: Shop, state: Path, *, kills_after: list[float]) -> tuple[dict[str, Any], int]:
-    """Run the stage in forked processes, some of them killed, and return its document and how many were."""
+def searched(shop: Shop, state: Path, *, kills: Sequence[tuple[int, float]] = ()) -> dict[str, Any]:
+    """Run the stage in forked processes, some of them killed, and return its document.
+
+    Args:
+        shop: The shop up to its training set.
+        state: Where it is searched.
+        kills: (checkpoints saved before, seconds from then on); nobody saves another one before the kill.
+    """
     shutil.copytree(state.parent / "state", state)
     world = real_world(state, Services(**{f.name: getattr(shop.world, f.name) for f in fields(Services)}))
-    killed = 0
-    while True:
-        process = FORK.Process(target=run_variant, args=(shop, world))
-        process.start()
-        process.join(kills_after[killed] if killed < len(kills_after) else 200)
-        if process.exitcode is None:
-            os.kill(process.pid or 0, signal.SIGKILL)
-            process.join()
-            killed += 1
-        elif process.exitcode == 0:
-            return world.data_store.read_document(PATH, MONTH), killed
-        else:
-            pytest.fail(f"the stage ended with {process.exitcode}")
+    log = WorkLog(state)
+    for saved, seconds in kills:
+        log.hold_at(saved)
+        with stage(shop, world) as process:
+            wait_until(lambda n=saved, p=process: n <= len(log.lines()) or not p.is_alive(), "a kill", seconds=800)
+            time.sleep(seconds)
+            assert process.is_alive(), f"the stage ended with {process.exitcode}"
+    log.hold_at(None)
+    with stage(shop, world) as process:
+        process.join(800)
+        assert process.exitcode == 0
+    return world.data_store.read_document(PATH, MONTH)
+
+
+@contextmanager
+def stage(shop: Shop, world: Services) -> Iterator[ForkProcess]:
+    """Run the stage in a forked process, which is killed at the end of the block."""
+    process = FORK.Process(target=run_variant, args=(shop, world))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_a_stage_killed_five_times_finds_the_same_and_records_each_trial_once(shop: Shop, tmp_path: Path) -> None:
     import mlflow
 
-    started = time.monotonic()
-    calm, _ = searched(shop, tmp_path / "calm", kills_after=[])
-    seconds = time.monotonic() - started
-    drawn = random.Random(5)  # noqa: S311 - points in time
+    calm = searched(shop, tmp_path / "calm")
+    drawn = random.Random(5)  # noqa: S311 - points of the work, and moments
 
-    kills = [drawn.uniform(0.12, 0.3) * seconds for _ in range(KILLS)]
-    stormy, killed = searched(shop, tmp_path / "stormy", kills_after=kills)
+    total = len(WorkLog(tmp_path / "calm").lines())
+    kills = [(saved, drawn.uniform(0, 0.5)) for saved in sorted(drawn.sample(range(1, total), KILLS))]
+    stormy = searched(shop, tmp_path / "stormy", kills=kills)
 
-    assert killed >= 3
     assert stormy["search"] == calm["search"]
     assert stormy["prediction_digest"] == calm["prediction_digest"]
     assert stormy["search_record"]["resumed"] <= 1

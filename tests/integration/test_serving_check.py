@@ -182,16 +182,16 @@ class TestProcess:
         (problem,) = self.problems(tmp_path, script, timeout_seconds=2)
         assert "did not end within 2 s and was killed while starting" in problem
         state = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z":
             assert time.monotonic() < deadline, "the child still runs"
             time.sleep(0.05)
 
     def test_an_open_child_of_a_process_that_ended_is_not_waited_for(self, tmp_path):
         started = time.monotonic()
-        (problem,) = self.problems(tmp_path, "sleep 5 & exit 3")
+        (problem,) = self.problems(tmp_path, "sleep 60 & exit 3")
         assert "exit code 3" in problem
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 30
 
     def test_the_process_gets_little_of_the_environment(self, tmp_path):
         given = {

@@ -214,7 +214,7 @@ def lead_until_told(url: str, began: Any, go_on: Any, said: Any) -> None:
         with SqlStudies(url).lead(small_plan()) as study:
             study.add([Trial(number=len(study.trials()), params={"estimator.leaves": 7})])
             began.set()
-            go_on.wait(60)
+            go_on.wait(300)
             study.keep()
             said.put("kept the lead")
     except StudyLostError as error:
@@ -227,7 +227,7 @@ def leader(url: str) -> Iterator[Any]:
     began, go_on, said = FORK.Event(), FORK.Event(), FORK.Queue()
     process = FORK.Process(target=lead_until_told, args=(url, began, go_on, said))
     process.start()
-    assert began.wait(60)
+    assert began.wait(300)
     yield process, go_on, said
     process.kill()
     process.join()
@@ -241,10 +241,10 @@ def test_a_second_process_waits_for_the_first_and_then_leads(url: str, leader: A
     try:
         assert not second_began.wait(1.5)
         go_on.set()
-        assert said.get(timeout=60) == "kept the lead"
-        assert second_began.wait(60)
+        assert said.get(timeout=300) == "kept the lead"
+        assert second_began.wait(300)
         ended.set()
-        assert second_said.get(timeout=60) == "kept the lead"
+        assert second_said.get(timeout=300) == "kept the lead"
     finally:
         second.kill()
         second.join()
@@ -266,7 +266,7 @@ def test_a_leader_that_was_silent_for_too_long_writes_nothing_more(url: str, lea
 
     with SqlStudies(url).lead(small_plan()) as study:
         go_on.set()
-        assert "does not lead its search any more; process" in said.get(timeout=60)
+        assert "does not lead its search any more; process" in said.get(timeout=300)
         assert len(study.trials()) == 1
 
 
@@ -305,7 +305,7 @@ def test_two_processes_that_open_an_empty_database_at_once_both_get_it(url: str)
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * 4
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,6 +14,7 @@ from dagster._core.launcher.base import WorkerStatus
 
 from ml_assets.cli.engine import RUN_PROCESS_TAG
 from ml_assets.errors import MlAssetsError
+from resources import warm_launcher
 from resources.run_worker import claims_of
 from tests.integration.launched_runs import (
     CANCELED,
@@ -177,7 +179,16 @@ def test_a_run_is_stopped_from_another_process_with_its_steps(home: Launches) ->
 
 
 @pytest.mark.parametrize("job_name", ["stubborn_job", "stubborn_steps_job"])
-def test_a_run_that_does_not_stop_is_killed_with_its_steps(home: Launches, job_name: str) -> None:
+def test_a_run_that_does_not_stop_is_killed_with_its_steps(
+    home: Launches, job_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_later = warm_launcher._kill_later
+
+    def when_it_was_ignored(*args: Any) -> None:
+        home.first_note("ignored")
+        kill_later(*args)
+
+    monkeypatch.setattr(warm_launcher, "_kill_later", when_it_was_ignored)
     run_id = home.launch(job_name)
     step = int(home.first_note("stubborn"))
 
@@ -294,4 +305,4 @@ def terminated_elsewhere(home: Launches, run_id: str) -> str:
         "    sys.stdout.write(str(instance.run_launcher.terminate(sys.argv[2])))\n"
     )
     argv = [sys.executable, "-c", program, str(home.home), run_id]
-    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=300).stdout

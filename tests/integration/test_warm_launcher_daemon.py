@@ -15,6 +15,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 
 from resources.run_worker import claims_of
+from tests.e2e.programs import stopped
 from tests.integration.launched_runs import FAILURE, STARTED, SUCCESS, Launches, assert_ends, launches, wait_until
 
 pytestmark = [
@@ -41,7 +42,7 @@ def daemon(home: Launches) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        stopped(process)
 
 
 def submit(home: Launches, workspace: WorkspaceProcessContext, job_name: str) -> str:

@@ -227,11 +227,11 @@ def test_a_write_does_not_wait_forever() -> None:
     def hold() -> None:
         with ledger.exclusive(PIPELINE):
             inside.set()
-            done.wait(10)
+            done.wait(120)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    inside.wait(10)
+    inside.wait(120)
     with pytest.raises(LedgerError, match=r"Recording a decision failed: it waited 0\.1 seconds"):
         ledger.record_decision(decision())
     done.set()

@@ -70,6 +70,23 @@ def test_a_function_is_read_without_importing_it(write: Write) -> None:
     assert write("# other\n\n\n" + HEAD + "    return None\n").train_functions["forest"].digest != function.digest
 
 
+def test_what_its_module_imports_is_known_but_not_python_and_the_team(write: Write) -> None:
+    source = f"""
+    import io, os.path
+    import numpy as np
+    from sklearn.base import BaseEstimator
+    from it_shop.defs.returns import features
+    from . import features as same
+
+
+    {HEAD.strip()}
+        from pandas import DataFrame
+        return DataFrame, np, io, BaseEstimator, features, same
+    """
+
+    assert write(source).train_functions["forest"].imported == ("numpy", "pandas", "sklearn")
+
+
 def test_the_class_that_it_trains_may_stand_beside_it(write: Write) -> None:
     bases = (
         "from sklearn.base import BaseEstimator, ClassifierMixin\n\n\nclass Network(ClassifierMixin, BaseEstimator):\n"

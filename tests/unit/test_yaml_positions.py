@@ -169,11 +169,11 @@ def test_nesting_is_limited() -> None:
 
 def test_a_bomb_of_aliases_is_refused_quickly() -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30))]
-    started = time.perf_counter()
+    started = time.process_time()
 
     found = problems_of("\n".join(lines))
 
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert found[0].found == "the anchor &a0"
 
 
