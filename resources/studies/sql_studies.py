@@ -118,7 +118,8 @@ class SqlStudies:
                 study_id = create_study(storage, plan)
             now = now_of(connection)
             lease = storage.get_study_user_attrs(study_id).get(attribute)
-            if lease is not None and not is_free(lease, now):
+            # It may be this one's: a lead that was given, and of which the answer was lost.
+            if lease is not None and lease["lead_id"] != holder.lead_id and not is_free(lease, now):
                 return Holder.of(lease)
             storage.set_study_user_attr(study_id, attribute, holder.lease(now))
             return None

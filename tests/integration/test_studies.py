@@ -260,6 +260,12 @@ def test_the_study_of_a_killed_leader_is_taken_over_at_once(url: str, leader: An
     assert time.monotonic() - started < LEASE.total_seconds() / 3
 
 
+def test_a_lead_of_which_the_answer_was_lost_is_still_its_own(url: str) -> None:
+    studies, mine, other = SqlStudies(url), Holder.of_this_process(), Holder.of_this_process()
+
+    assert [studies._take(small_plan(), each) for each in (mine, mine, other)] == [None, None, mine]
+
+
 def test_a_leader_that_was_silent_for_too_long_writes_nothing_more(url: str, leader: Any) -> None:
     _, go_on, said = leader
     _make_lease_expire(url)
