@@ -44,7 +44,7 @@ def test_the_sensor_starts_runs_within_seconds(project: ArrivingProject) -> None
     latency = latency_of(project, TODAY[1:11])
 
     sys.stderr.write(f"\nthrough the sensor: {latency}\n")
-    assert percentile(latency.queued, 50) < 20, "7 s on a machine with nothing else to do"
+    assert percentile(latency.queued, 95) < 20, "7 s on a machine with nothing else to do"
 
 
 def test_the_watch_starts_runs_at_once_and_the_sensor_makes_none_of_the_same(project: ArrivingProject) -> None:
@@ -55,7 +55,7 @@ def test_the_watch_starts_runs_at_once_and_the_sensor_makes_none_of_the_same(pro
         latency = latency_of(project, TODAY[12:22])
 
     sys.stderr.write(f"\nby the watch: {latency}\n")
-    assert percentile(latency.queued, 50) < 6, "2 s on a machine with nothing else to do"
+    assert percentile(latency.queued, 95) < 6, "2 s on a machine with nothing else to do"
     with project.instance() as instance:
         runs = instance.get_runs()
         keys = Counter(run.tags["dagster/run_key"] for run in runs)
