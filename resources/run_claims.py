@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from ml_assets.file_locks import for_the_owner, is_locked
+
 
 class RunClaims:
     """Locked files, one a run, that hold the id of the process that locked them.
@@ -49,13 +51,13 @@ class RunClaims:
         except FileNotFoundError:
             return None
         with file:
-            return None if _is_free(file.fileno()) else int(file.read())
+            return int(file.read()) if is_locked(file.fileno()) else None
 
     def _take(self, run_id: str) -> int | None:
         """Return a descriptor that holds the claim, or None when another process has it."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who can open the mutex can hold up every run
         path, draft = self._path(run_id), self._folder / "draft"
-        with open(self._folder / "mutex", "wb", opener=_for_the_owner) as mutex:
+        with open(self._folder / "mutex", "wb", opener=for_the_owner) as mutex:
             fcntl.flock(mutex, fcntl.LOCK_EX)
             if self.holder(run_id) is not None:
                 return None
@@ -67,15 +69,3 @@ class RunClaims:
 
     def _path(self, run_id: str) -> Path:
         return self._folder / f"{quote(run_id, safe='')}.claim"
-
-
-def _for_the_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _is_free(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

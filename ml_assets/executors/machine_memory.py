@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ml_assets.file_locks import for_the_owner, is_locked
+
 _STEP, _WAIT = "step", "wait"
 _ASLEEP_SECONDS = 20.0
 """A run that waits says so all the time; one that has not for so long, as while it is stopped, keeps nobody waiting."""
@@ -107,7 +109,7 @@ class MachineMemory:
         for mark in self._marks():
             with suppress(FileNotFoundError), self._path(mark).open("rb") as file:
                 asleep = mark.kind == _WAIT and time.time() - os.fstat(file.fileno()).st_mtime > _ASLEEP_SECONDS
-                if not asleep and _is_locked(file.fileno()):
+                if not asleep and is_locked(file.fileno()):
                     yield mark
 
     def _sweep(self) -> None:
@@ -115,7 +117,7 @@ class MachineMemory:
         dead = set(self._marks()) - set(self._live())
         for mark in dead:
             with suppress(FileNotFoundError), self._path(mark).open("rb") as file:
-                if not _is_locked(file.fileno()):
+                if not is_locked(file.fileno()):
                     self._path(mark).unlink(missing_ok=True)
 
     def _marks(self) -> list[_Mark]:
@@ -132,17 +134,9 @@ class MachineMemory:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with open(self._folder / "mutex", "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as mutex:
+        with open(self._folder / "mutex", "wb", opener=for_the_owner) as mutex:
             fcntl.flock(mutex, fcntl.LOCK_EX)
             yield
 
     def _path(self, mark: _Mark) -> Path:
         return self._folder / mark.name
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False

@@ -29,6 +29,7 @@ from resources.serving_check import CleanProcessServingCheck
 from resources.studies import SqlStudies
 from tests.components.conftest import instance, make_shop
 from tests.components.shop import Shop
+from tests.components.test_trainings import MONTH, PIPELINE, facts, prepared
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: `make test-torch`")
 
@@ -42,7 +43,6 @@ pytestmark = [
 MakeShop = Callable[..., Shop]
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guides" / "pytorch.md"
-PIPELINE, MONTH = ("shop", "returns"), "2024-02"
 EPOCHS, KILLS = 20, 4
 
 
@@ -67,22 +67,6 @@ def network(module: str, **changes: Any) -> VariantSpec:
         trusted_types=(f"{module}.Network",),
         compute=ComputeSpec(gpus=1),
     ).model_copy(update=changes)
-
-
-def prepared(shop: Shop) -> Shop:
-    shop.data("2024-01")
-    shop.data(MONTH)
-    assert shop.run("row_index", partition="2024-01").success
-    assert shop.run("row_index", "training_set", partition=MONTH).success
-    return shop
-
-
-def facts(shop: Shop, stage: str) -> dict[str, Any]:
-    (record,) = shop.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey([*PIPELINE, *stage.split("/")]), asset_partitions=[MONTH]), limit=1
-    ).records
-    assert record.asset_materialization is not None
-    return {key: value.value for key, value in record.asset_materialization.metadata.items()}
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:
